@@ -1,0 +1,58 @@
+# Each target does all of its own set-up: on a fresh clone, `make demo` or `make test` is the whole command.
+# PYTHON chooses the interpreter that makes the environment (3.10 or newer); pip's own settings are respected.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+TORCH := $(shell grep -E '^torch==' constraints.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint types bench figures clean
+
+help:
+	@echo "make demo      edit a picture with the embedded model, with reasoning; results under out/demo"
+	@echo "make test      all tests (slow properties on 50 seeds)"
+	@echo "make test-all  all tests (slow properties on 1000 seeds)"
+	@echo "make lint      ruff and mypy"
+	@echo "make bench     side by side with diffusers; results under out/bench"
+	@echo "make figures   draw the pictures of the README again"
+
+# The environment. The pinned torch goes first and alone, so that pip takes the build that the machine is set up for
+# and nothing else asks for another one.
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(f"Python {sys.version.split()[0]} is too old; 3.10 or newer is needed: make PYTHON=python3.11 ...") if sys.version_info < (3, 10) else None'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(PY)
+	$(PY) -m pip install --quiet "$(TORCH)"
+	$(PY) -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(PY) -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.core
+	$(PY) examples/demo.py --output-dir out/demo
+
+test: $(VENV)/.dev
+	$(PY) -m pytest
+
+test-all: $(VENV)/.dev
+	$(PY) -m pytest --all-seeds
+
+lint: $(VENV)/.dev
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+types: $(VENV)/.dev
+	$(PY) -m mypy
+
+bench: $(VENV)/.dev
+	$(PY) benchmarks/side_by_side.py --output-dir out/bench
+
+figures: $(VENV)/.core
+	$(PY) examples/make_readme_picture.py --output docs/pictures/edits.png
+
+clean:
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache
