@@ -1,0 +1,31 @@
+"""The few exceptions that users meet; each message says what was given, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class ChronoEditError(Exception):
+    """Base of every failure that is the input's or the machine's, not a bug: the command line prints it without a traceback."""
+
+
+class ImageError(ChronoEditError):
+    """An input picture or video that cannot be read or is refused."""
+
+
+class CheckpointError(ChronoEditError):
+    """A model folder, file or hub id that cannot be loaded."""
+
+
+class LoraError(ChronoEditError):
+    """A LoRA file that cannot be read, or that does not match the model."""
+
+
+class OutputError(ChronoEditError):
+    """A result that cannot be written."""
+
+
+class EditCancelled(ChronoEditError):
+    """The progress callback asked for the edit to stop."""
+
+
+class MissingExtraError(ChronoEditError):
+    """An optional package is missing; the message names the extra to install."""
