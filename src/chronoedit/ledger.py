@@ -1,0 +1,97 @@
+"""The resumable record of a long job: a JSONL file, one whole line an item, appended when the item is done."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from chronoedit.errors import OutputError
+
+
+def fingerprint(value: object) -> str:
+    """SHA-256 of `value` as canonical JSON (sorted keys): equal content, equal fingerprint.
+
+    Raises TypeError for a value that JSON cannot hold, ValueError for NaN and infinity.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Ledger:
+    """Items done so far, by key; of two lines with one key the later counts.
+
+    A job that is killed while it writes leaves at most one unfinished last line. It is cut off when the file is opened
+    again, so that the item is done anew; any other line that cannot be read raises OutputError, because
+    continuing would silently repeat or lose work.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._items: dict[str, dict] = {}
+        if self.path.exists():
+            self._read()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._items
+
+    def get(self, key: str) -> dict | None:
+        """The record of `key`, or None when that item is not done."""
+        return self._items.get(key)
+
+    def records(self) -> list[dict]:
+        """Every item's record, in the order in which the items were first done."""
+        return list(self._items.values())
+
+    def append(self, key: str, record: Mapping[str, object]) -> None:
+        """Record that `key` is done; on the disk before this returns. Raises OutputError when it cannot be written.
+
+        `record` is JSON data without the name "key", which holds the key in the file.
+        """
+        if "key" in record:
+            raise ValueError("a record holds no item 'key' of its own: that name is the ledger's")
+        entry = {"key": key, **record}
+        line = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._write(line.encode())
+        except OSError as error:
+            raise OutputError(f"cannot write the record {self.path}: {error.strerror or error}") from error
+        self._items[key] = json.loads(line)
+
+    def _write(self, line: bytes) -> None:
+        with self.path.open("ab", buffering=0) as file:
+            start = file.tell()
+            try:
+                left = memoryview(line)
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError:
+                # A full disk may have taken half the line: the file must end with a whole one.
+                os.ftruncate(file.fileno(), start)
+                raise
+
+    def _read(self) -> None:
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise OutputError(f"cannot read the record {self.path}: {error.strerror or error}") from error
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                self._items[entry["key"]] = entry
+            except (ValueError, TypeError, KeyError) as error:
+                raise OutputError(
+                    f"line {number} of {self.path} is not a record ({error}); repair or remove that line, "
+                    "or remove the file to begin anew"
+                ) from error
+        if len(whole) < len(data):
+            with self.path.open("r+b") as file:
+                file.truncate(len(whole))
