@@ -1,0 +1,1 @@
+"""From noise to latents: schedules, pure solvers, guidance and the denoising loop."""
