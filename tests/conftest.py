@@ -1,0 +1,26 @@
+"""What all tests share: how many seeds a property is tried on, and the skipping of tests that need a GPU."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-seeds", action="store_true", help="try slow properties on 1000 seeds instead of 50")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device; this machine has none"))
+
+
+@pytest.fixture(scope="session")
+def property_seeds(request: pytest.FixtureRequest) -> range:
+    """The seeds that a slow property is tried on: 50 with `make test`, 1000 with `make test-all`."""
+    return range(1000 if request.config.getoption("--all-seeds") else 50)
