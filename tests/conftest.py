@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 
@@ -24,3 +26,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def property_seeds(request: pytest.FixtureRequest) -> range:
     """The seeds that a slow property is tried on: 50 with `make test`, 1000 with `make test-all`."""
     return range(1000 if request.config.getoption("--all-seeds") else 50)
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint in the published layout, image branch included; shared, so never written to."""
+    from chronoedit.model.random_checkpoint import write_random_checkpoint
+
+    return write_random_checkpoint(tmp_path_factory.mktemp("random") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def random_checkpoint_no_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint without image branch, as the embedded model is; shared, so never written to."""
+    from chronoedit.model.random_checkpoint import write_random_checkpoint
+
+    return write_random_checkpoint(tmp_path_factory.mktemp("random_no_image") / "checkpoint", image_branch=False)
