@@ -1,0 +1,149 @@
+"""The command `chronoedit`: finds the command that was asked for, imports that one alone, and runs it.
+
+Exit codes: 0 done, 1 failed, 2 bad arguments, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+
+from chronoedit import __version__
+from chronoedit.errors import ChronoEditError, EditCancelled
+
+logger = logging.getLogger(__name__)
+
+DONE, FAILED, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Group:
+    """A first word of the command line: the module that has its commands, and what they are for."""
+
+    module: str
+    summary: str
+
+
+GROUPS: dict[str, Group] = {
+    "edit": Group("edit", "edit a picture"),
+    "chain": Group("edit", "several edits, each starting from the last result"),
+    "info": Group("model", "what a checkpoint, or a picture made here, is"),
+    "convert": Group("model", "write a checkpoint in another layout"),
+    "world": Group("world", "pictures of the small world: samples, training sets"),
+    "eval": Group("eval", "score a model exactly, in the small world"),
+    "train": Group("train", "train the small model, or one of your own"),
+    "bench": Group("bench", "time and memory, side by side with diffusers"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (`sys.argv` when None) and return its exit code; messages go to stderr."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    verbose = "--verbose" in words or "-v" in words
+    _configure_logging(verbose)
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        return _report("interrupted; files that were being written have been removed", INTERRUPTED)
+    except EditCancelled as error:
+        return _report(str(error), INTERRUPTED)
+    except (ValueError, ChronoEditError) as error:
+        if verbose:
+            logger.exception("the command failed")
+        code = BAD_ARGUMENTS if isinstance(error, ValueError) else FAILED
+        return _report(f"error: {error}", code)
+    except SystemExit as error:  # how tyro ends on --help and on flags that it cannot parse
+        return error.code if isinstance(error.code, int) else BAD_ARGUMENTS if error.code else DONE
+
+
+def _dispatch(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        print(f"chronoedit {__version__}")
+        return DONE
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return DONE if words else BAD_ARGUMENTS
+    name = words[0]
+    if name not in _available():
+        raise ValueError(f"there is no command {name!r}; choose from {', '.join(_available())} (see chronoedit --help)")
+    commands = importlib.import_module(_module(GROUPS[name])).COMMANDS
+    return _run(name, commands, words)
+
+
+def _run(name: str, commands: Mapping[str, type[Any]], words: list[str]) -> int:
+    chosen = next((command for command in _longest_first(commands) if words[: len(command)] == command), None)
+    if chosen is None:
+        choices = [command for command in commands if command.split()[0] == name]
+        if any(word in ("-h", "--help") for word in words) or len(words) == 1:
+            print(_group_overview(name, {choice: commands[choice] for choice in choices}))
+            return DONE if len(words) > 1 else BAD_ARGUMENTS
+        raise ValueError(f"there is no command {' '.join(words[:2])!r}; choose from {', '.join(choices)}")
+    command = tyro.cli(
+        commands[" ".join(chosen)],
+        prog=f"chronoedit {' '.join(chosen)}",
+        args=words[len(chosen) :],
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    return command.run() or DONE
+
+
+def _longest_first(commands: Mapping[str, type[Any]]) -> list[list[str]]:
+    return sorted((command.split() for command in commands), key=len, reverse=True)
+
+
+def _module(group: Group) -> str:
+    return f"chronoedit.apps.commands.{group.module}"
+
+
+def _available() -> dict[str, Group]:
+    return {name: group for name, group in GROUPS.items() if importlib.util.find_spec(_module(group))}
+
+
+def _overview() -> str:
+    lines = [f"  {name:<9} {group.summary}" for name, group in _available().items()]
+    return "\n".join(
+        [
+            f"chronoedit {__version__}: edit a picture by imagining the short video that leads to the edit",
+            "",
+            *lines,
+            "",
+            "chronoedit COMMAND --help says more of one. Flags are read with - and _ alike.",
+            "Exit codes: 0 done, 1 failed, 2 bad arguments, 130 interrupted.",
+        ]
+    )
+
+
+def _group_overview(name: str, commands: Mapping[str, type[Any]]) -> str:
+    width = max(len(command) for command in commands)
+    lines = [f"  {command:<{width}}  {_summary(kind)}" for command, kind in commands.items()]
+    return "\n".join([f"chronoedit {name}: {GROUPS[name].summary}", "", *lines, "", "Each has its own --help."])
+
+
+def _summary(kind: type[Any]) -> str:
+    return (kind.__doc__ or "").strip().split("\n")[0]
+
+
+def _configure_logging(verbose: bool) -> None:
+    """Warnings of everybody and, when verbose, what the project itself tells; on stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if not verbose else "%(name)s: %(message)s"))
+    root = logging.getLogger("chronoedit")
+    root.handlers = [handler]
+    root.propagate = False
+    root.setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def _report(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
