@@ -1,4 +1,4 @@
-"""Content-addressed store in memory: a repeated edit finds its embeds and condition latents here and runs no encoder."""
+"""Content-addressed store in memory: a repeated edit finds its embeds and condition here and runs no encoder."""
 
 from __future__ import annotations
 

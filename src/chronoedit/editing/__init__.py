@@ -1,0 +1,1 @@
+"""From a request to its result: sizes and inputs, the reasoning stage, the editor, batches and chains."""

@@ -1,0 +1,150 @@
+"""The denoising of one batch: the guided velocity, the drop of the reasoning frames, the branch that shows them.
+
+Shapes: b batch, z latent channels, c 4 + z condition channels, t latent frames, h w latent height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from chronoedit.editing.encode import Encodings, Texts
+from chronoedit.editing.reason import Course, drop_reasoning_frames, keep_rows
+from chronoedit.errors import ChronoEditError
+from chronoedit.model.attention import PromptKV
+from chronoedit.model.dit import ChronoEditDiT
+from chronoedit.sampling.guidance import guide, is_guided
+from chronoedit.sampling.loop import denoise
+from chronoedit.sampling.solvers import Solver, SolverState
+
+MAX_TOKENS_BATCHED = 512
+"""Up to this many latent tokens (all rows) both guidance branches go through one forward: small forwards are mostly
+overhead. Beyond, one after the other takes the same time and half the memory."""
+
+Report = Callable[[str, int, int], None]
+"""`report(stage, done, total)`; may raise to stop the edit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """All that a denoising run needs but the latents: `condition_latents` b c t h w, the prompts, the schedule.
+
+    `timesteps` [N] are what the transformer is told, `sigmas` [N + 1] what the solver steps over, `scales` [N] the
+    guidance; `negative` is None when no step is guided.
+    """
+
+    transformer: ChronoEditDiT
+    condition_latents: Tensor
+    positive: PromptKV
+    negative: PromptKV | None
+    sigmas: Tensor
+    timesteps: Tensor
+    scales: Sequence[float]
+    solver: Solver
+    course: Course
+
+    def velocity(self, latents: Tensor, sigma: float, step: int) -> Tensor:
+        """dx/dσ, guided where the step's scale is above 1: b z t h w, the latents' dtype."""
+        model_input = torch.cat([latents, self.condition_latents], dim=1).to(self.transformer.dtype)  # b z+c t h w
+        timestep = self.timesteps[step].to(latents.device)
+        scale = self.scales[step]
+        if self.negative is None or not is_guided(scale):
+            return self._forward(model_input, timestep, self.positive).to(latents.dtype)
+        if self._tokens(latents) <= MAX_TOKENS_BATCHED:
+            cond, uncond = self._forward(torch.cat([model_input, model_input]), timestep, self._both).chunk(2)
+        else:
+            cond = self._forward(model_input, timestep, self.positive)
+            uncond = self._forward(model_input, timestep, self.negative)
+        return guide(cond, uncond, scale).to(latents.dtype)
+
+    def denoise(self, noise: Tensor, report: Report) -> tuple[Tensor, SolverState]:
+        """Final latents b z t h w, of two frames where the others are dropped; and the last state of all frames.
+
+        That state is where `trajectory` goes on from: the one at the drop, or the final one when nothing is dropped.
+        Raises ChronoEditError, naming the step, when the latents are no longer finite.
+        """
+        drop_at = self.course.drop_at
+        whole = self._steps(self.solver.start(noise), report, "denoise", stop=drop_at)
+        if drop_at is None:
+            return whole.latents, whole
+        state, condition_latents = drop_reasoning_frames(whole, self.condition_latents)
+        return replace(self, condition_latents=condition_latents)._steps(state, report, "denoise").latents, whole
+
+    def trajectory(self, state: SolverState, rows: Sequence[int], report: Report) -> Tensor:
+        """Final latents b z t h w of all frames for these rows, from the state that `denoise` gave, on its schedule."""
+        return self._rows(rows)._steps(keep_rows(state, rows), report, "trajectory").latents
+
+    def _rows(self, rows: Sequence[int]) -> Run:
+        positive, negative = select_prompts(self.positive, self.negative, rows)
+        condition_latents = self.condition_latents[list(rows)]  # b c t h w
+        return replace(self, condition_latents=condition_latents, positive=positive, negative=negative)
+
+    @cached_property
+    def _both(self) -> PromptKV:
+        assert self.negative is not None
+        return PromptKV.cat([self.positive, self.negative])
+
+    def _steps(self, state: SolverState, report: Report, stage: str, *, stop: int | None = None) -> SolverState:
+        """From the step that the state is at to `stop`, or to the end; progress counts the stage's own steps."""
+        start, total = state.step, self.course.num_steps
+        done_before = start if stage == "trajectory" else 0
+
+        def on_step(step: int, state: SolverState) -> None:
+            _check_finite(state.latents, step, total, stage)
+            report(stage, step + 1 - done_before, total - done_before)
+
+        return denoise(self.velocity, state, self.sigmas, self.solver, start=start, stop=stop, on_step=on_step)
+
+    def _forward(self, model_input: Tensor, timestep: Tensor, prompts: PromptKV) -> Tensor:
+        timesteps = timestep.expand(model_input.shape[0])
+        return self.transformer(model_input, timesteps, None, prompt_kv=prompts, return_dict=False)[0]
+
+    def _tokens(self, latents: Tensor) -> int:
+        _, patch_height, patch_width = self.transformer.config.patch_size
+        batch, _, frames, height, width = latents.shape
+        return batch * frames * (height // patch_height) * (width // patch_width)
+
+
+def prompt_kv(
+    transformer: ChronoEditDiT, encodings: Encodings, *, collapse_padding: bool
+) -> tuple[PromptKV, PromptKV | None]:
+    """Keys and values of the prompts and of the negative prompts, a row an edit; the image's serve both."""
+    dtype = transformer.dtype
+
+    def keys(texts: Texts, image_embeds: Tensor | None) -> PromptKV:
+        lengths = texts.lengths if collapse_padding else None
+        return transformer.prompt_kv(texts.embeds.to(dtype), image_embeds, text_lengths=lengths)
+
+    image_embeds = None if encodings.image_embeds is None else encodings.image_embeds.to(dtype)
+    positive = keys(encodings.positive, image_embeds)
+    if encodings.negative is None:
+        return positive, None
+    # An empty batch of images: the transformer wants image embeds, and their keys are there already.
+    none = None if image_embeds is None else image_embeds[:0]
+    return positive, replace(keys(encodings.negative, none), image=positive.image)
+
+
+def select_prompts(
+    positive: PromptKV, negative: PromptKV | None, rows: Sequence[int]
+) -> tuple[PromptKV, PromptKV | None]:
+    """Both prompts of these rows, with one copy of the image's keys and values between them."""
+    if list(rows) == list(range(positive.batch_size)):
+        return positive, negative
+    chosen = positive.select(rows)
+    if negative is None:
+        return chosen, None
+    return chosen, replace(replace(negative, image=None).select(rows), image=chosen.image)
+
+
+def _check_finite(latents: Tensor, step: int, num_steps: int, stage: str) -> None:
+    if not torch.isfinite(latents).all():
+        rows = [row for row, value in enumerate(latents) if not torch.isfinite(value).all()]
+        raise ChronoEditError(
+            f"the latents are not finite (NaN or infinite) after step {step + 1} of {num_steps} ({stage}, "
+            f"rows {rows} of {len(latents)}); the weights or a LoRA are damaged or too strong, or the precision too "
+            "low: check them with `chronoedit info`, lower the LoRA scale, or use float32"
+        )

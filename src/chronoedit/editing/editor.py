@@ -1,0 +1,253 @@
+"""The editor: a loaded model that turns requests into results, one at a time or in batches.
+
+Shapes: b rows (one a variant of each edit), z latent channels, t latent frames, h w latent height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import PIL.Image
+import torch
+from torch import Tensor
+
+from chronoedit.cache import MemoryCache
+from chronoedit.editing.batch import group_edits, initial_noise, row_edits
+from chronoedit.editing.decode import Decoded, decode_batch
+from chronoedit.editing.denoise import Report, Run, prompt_kv, select_prompts
+from chronoedit.editing.encode import Encodings, InputEncoder
+from chronoedit.editing.placement import Placement
+from chronoedit.editing.prepare import PreparedEdit, bucket_size, fit, prepare, to_frames, to_pixels, token_side
+from chronoedit.editing.progress import Reporter, Stopwatch
+from chronoedit.model import autoencoder, condition
+from chronoedit.model.checkpoint import Components, open_checkpoint
+from chronoedit.request import EditRequest, EditResult
+from chronoedit.sampling.guidance import is_guided, scales
+from chronoedit.sampling.schedules import flow_sigmas, timesteps
+from chronoedit.sampling.solvers import solver_named
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def load(
+    path_or_id: str | Path = "tiny",
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str | None = None,
+    base: str | Path | None = None,
+    offload: bool = False,
+) -> Editor:
+    """An editor of the embedded model ("tiny"), a folder in the published layout, a hub id, or a transformer file.
+
+    `dtype` (torch's, or a name in `DTYPES`) is the precision of the transformer and the text encoder, by default
+    float32 on the CPU and bfloat16 elsewhere; `device` is the GPU when there is one. A single transformer file takes
+    its other components from the folder `base`. With `offload` the components take turns on the device.
+    Raises CheckpointError when the model cannot be opened, ValueError for an unknown dtype.
+    """
+    place = default_device() if device is None else torch.device(device)
+    precision = _dtype(dtype) or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+    components = open_checkpoint(path_or_id, dtype=precision, device="cpu" if offload else place, base=base)
+    return Editor(components, device=place, offload=offload)
+
+
+def default_device() -> torch.device:
+    """The GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditorLoader:
+    """A picklable `EditorFactory`: the arguments of `load`, and the LoRAs; a call makes the editor."""
+
+    path: str = "tiny"
+    dtype: str | None = None
+    device: str | None = None
+    base: str | None = None
+    offload: bool = False
+    loras: tuple[tuple[str, float], ...] = ()
+
+    def __call__(self) -> Editor:
+        """Load the model. Raises as `load` and `Editor.load_loras` do."""
+        editor = load(self.path, dtype=self.dtype, device=self.device, base=self.base, offload=self.offload)
+        if self.loras:
+            editor.load_loras(self.loras)
+        return editor
+
+
+class Editor:
+    """Edits with one model; can be used any number of times, by one thread at a time.
+
+    `device` does the work; with `offload` the components visit it stage by stage. `collapse_padding` keeps one of the
+    identical padded text keys (mathematically the same; off for bit-for-bit comparison with the published code).
+    `cache` holds what encoders made, and may be shared by editors.
+    """
+
+    def __init__(
+        self,
+        components: Components,
+        *,
+        device: torch.device | str | None = None,
+        offload: bool = False,
+        collapse_padding: bool = True,
+        cache: MemoryCache | None = None,
+    ) -> None:
+        self.components = components
+        self.cache = MemoryCache() if cache is None else cache
+        self.collapse_padding = collapse_padding
+        self.placement = Placement(device=default_device() if device is None else torch.device(device), offload=offload)
+        self._loras: list[tuple[str, float]] = []
+
+    def edit(self, request: EditRequest, *, noise: Tensor | None = None) -> EditResult:
+        """Run one edit.
+
+        `noise` are initial latents instead of those drawn from the seed: b z t h w, a row a variant, all reasoning
+        frames included. Same request, same machine: bit-identical result. Raises ImageError for the photo,
+        ValueError for arguments, EditCancelled when the callback stops it, ChronoEditError for latents not finite.
+        """
+        return self.edit_batch([request], noise=noise)[0]
+
+    def edit_batch(self, requests: Sequence[EditRequest], *, noise: Tensor | None = None) -> list[EditResult]:
+        """Run several edits, those of one size, schedule and guidance in one forward; results in the given order.
+
+        A result equals that of its single edit to rounding. `noise` has the rows of all requests, in order, which
+        must then fit one forward. `timings_s` are of the forward's whole group. Raises as `edit`.
+        """
+        if not requests:
+            raise ValueError("there are no requests; give at least one")
+        reporter, watch = Reporter(requests), Stopwatch(self.placement.device)
+        with watch.stage("load"):
+            self._load(reporter)
+            edits = [prepare(request, self.components) for request in requests]
+        groups = group_edits(edits)
+        if noise is not None and len(groups) > 1:
+            raise ValueError("noise was given for requests that differ in size or schedule; run them one by one")
+        results: dict[int, EditResult] = {}
+        for group in groups:
+            members = [edits[index] for index in group]
+            results.update(zip(group, self._edit_group(members, reporter, watch, noise), strict=True))
+        return [results[index] for index in range(len(edits))]
+
+    def reconstruct(self, image: PIL.Image.Image) -> PIL.Image.Image:
+        """The picture through the autoencoder alone, as the edit frame of a pair of itself, at an edit's size."""
+        height, width = bucket_size(
+            image.height, image.width, self.components.settings.target_area, token_side(self.components)
+        )
+        pixels = to_pixels(fit(image.convert("RGB"), height, width)).to(self.placement.device)  # 1 3 H W
+        model = self.components.autoencoder
+        with torch.no_grad(), self.placement.stage() as bring:
+            bring(model)
+            video = autoencoder.decode(model, condition.encode_pair(model, pixels, pixels))  # 1 3 T H W
+        return PIL.Image.fromarray(to_frames(video[0])[-1])
+
+    def load_loras(self, loras: Sequence[tuple[str | Path, float]]) -> None:
+        """Fuse LoRA files, each with its scale, into the transformer, in place of any fused before.
+
+        Raises LoraError when a file cannot be read or matches nothing in the model; the model is then without LoRAs.
+        """
+        from chronoedit.lora import adapters
+
+        read = [(adapters.read_lora(path), float(scale)) for path, scale in loras]
+        self.unload_loras()
+        adapters.fuse(self.components.transformer, read)
+        self._loras = [(lora.sha256, scale) for lora, scale in read]
+
+    def unload_loras(self) -> None:
+        """The transformer as it was loaded, bit for bit."""
+        if self._loras:
+            from chronoedit.lora import adapters
+
+            adapters.unfuse(self.components.transformer)
+            self._loras = []
+
+    def _load(self, report: Report) -> None:
+        """Load what every edit needs; the encoders load when something is not in the cache."""
+        for done, part in enumerate(("transformer", "autoencoder")):
+            report("load", done, 2)
+            getattr(self.components, part)
+        report("load", 2, 2)
+
+    @torch.no_grad()
+    def _edit_group(
+        self, edits: Sequence[PreparedEdit], report: Report, watch: Stopwatch, noise: Tensor | None
+    ) -> list[EditResult]:
+        request = edits[0].request
+        assert request.num_inference_steps is not None and request.guidance_scale is not None
+        guidance = scales(request.guidance_scale, request.num_inference_steps)
+        with watch.stage("encode"):
+            report("encode", 0, 1)
+            encoder = InputEncoder(components=self.components, cache=self.cache, placement=self.placement)
+            encodings = encoder.encode(edits, guided=any(map(is_guided, guidance)))
+            report("encode", 1, 1)
+        with watch.stage("denoise"), self.placement.stage() as bring:
+            bring(self.components.transformer)
+            run = self._run(edits, encodings, guidance)
+            latents, whole = run.denoise(initial_noise(edits, self.placement.device, noise), report)
+        shown = None
+        if run.course.trajectory:
+            with watch.stage("trajectory"), self.placement.stage() as bring:
+                bring(self.components.transformer)
+                owners = row_edits(edits)
+                shown = run.trajectory(whole, [owners.index(index) for index in range(len(edits))], report)
+        with watch.stage("decode"), self.placement.stage() as bring:
+            bring(self.components.autoencoder)
+            decoded = decode_batch(self.components.autoencoder, edits, latents, shown, report)
+        return self._results(edits, decoded, latents, watch)
+
+    def _run(self, edits: Sequence[PreparedEdit], encodings: Encodings, guidance: Sequence[float]) -> Run:
+        request, transformer, owners = edits[0].request, self.components.transformer, row_edits(edits)
+        assert request.num_inference_steps is not None and request.flow_shift is not None
+        positive, negative = prompt_kv(transformer, encodings, collapse_padding=self.collapse_padding)
+        positive, negative = select_prompts(positive, negative, owners)
+        sigmas = flow_sigmas(request.num_inference_steps, request.flow_shift)
+        return Run(
+            transformer=transformer,
+            condition_latents=encodings.condition_latents[owners],  # b c t h w
+            positive=positive,
+            negative=negative,
+            sigmas=sigmas,
+            timesteps=timesteps(sigmas, request.integer_timesteps).to(self.placement.device),
+            scales=guidance,
+            solver=solver_named(request.solver),
+            course=edits[0].course,
+        )
+
+    def _results(
+        self, edits: Sequence[PreparedEdit], decoded: Sequence[Decoded], latents: Tensor, watch: Stopwatch
+    ) -> list[EditResult]:
+        owners, seconds = row_edits(edits), watch.seconds()
+        return [
+            EditResult(
+                image=pictures.images[0],
+                images=pictures.images,
+                video=pictures.video,
+                trajectory=pictures.trajectory,
+                latents=_rows_of(latents, owners, index) if edit.request.return_latents else None,
+                request=edit.request,
+                timings_s=dict(seconds),
+                hashes=self._hashes(edit),
+            )
+            for index, (edit, pictures) in enumerate(zip(edits, decoded, strict=True))
+        ]
+
+    def _hashes(self, edit: PreparedEdit) -> dict[str, str | list[str]]:
+        return {
+            "image": edit.image_sha256,
+            "model": self.components.model_hash,
+            "loras": [sha256 for sha256, _ in self._loras],
+            "lora_scales": [f"{scale:g}" for _, scale in self._loras],
+        }
+
+
+def _rows_of(latents: Tensor, owners: Sequence[int], edit: int) -> Tensor:
+    """The rows of one edit, on the CPU."""
+    return latents[[row for row, owner in enumerate(owners) if owner == edit]].cpu()  # b z t h w
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    if not isinstance(dtype, str):
+        return dtype
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r} is unknown; choose from {', '.join(DTYPES)}")
+    return DTYPES[dtype]

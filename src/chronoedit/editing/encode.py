@@ -1,0 +1,118 @@
+"""What the transformer is conditioned on, each part encoded once and kept: prompts, the image's embeds, its condition.
+
+Shapes: b batch, l text tokens, d embedding width, c 4 + z condition channels, t latent frames, h w latent height/width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from chronoedit.cache import MemoryCache, content_key
+from chronoedit.editing.placement import Placement
+from chronoedit.editing.prepare import PreparedEdit
+from chronoedit.model import condition, encoders
+from chronoedit.model.checkpoint import Components
+
+T = TypeVar("T")
+
+
+class Texts(NamedTuple):
+    """Encoded prompts: `embeds` b l d, zero past each row's length, and `lengths` b."""
+
+    embeds: Tensor
+    lengths: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encodings:
+    """The encoded inputs of a batch, a row an edit.
+
+    `negative` is None when nothing is guided, `image_embeds` (b 257 d) for a model without an image branch;
+    `condition_latents` are b c t h w.
+    """
+
+    positive: Texts
+    negative: Texts | None
+    image_embeds: Tensor | None
+    condition_latents: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputEncoder:
+    """Encodes the inputs of edits with a model's encoders; what the cache holds (in main memory) is not encoded again.
+
+    Each input is encoded alone: so a cached value is the same whatever was encoded beside it, and a seed stays
+    bit-identical however edits are batched or repeated.
+    """
+
+    components: Components
+    cache: MemoryCache
+    placement: Placement
+
+    def encode(self, edits: Sequence[PreparedEdit], *, guided: bool) -> Encodings:
+        """The encodings of one batch of edits of one size; `guided` adds the negative prompts."""
+        prompts = [edit.request.prompt for edit in edits]
+        negatives = [edit.request.negative_prompt for edit in edits] if guided else []
+        texts = self._texts([*prompts, *negatives])
+        return Encodings(
+            positive=self._rows(texts, prompts),
+            negative=self._rows(texts, negatives) if guided else None,
+            image_embeds=self._image_embeds(edits),
+            condition_latents=self._condition_latents(edits),
+        )
+
+    def _texts(self, prompts: Sequence[str]) -> dict[str, Texts]:
+        with self.placement.stage() as bring:
+
+            def make(prompt: str) -> Texts:
+                bring(self.components.text_encoder)
+                embeds, lengths = encoders.encode_prompt(self.components, [prompt])
+                return Texts(embeds=embeds.cpu(), lengths=lengths.cpu())
+
+            once = dict.fromkeys(prompts)
+            return {prompt: self._cached("text_embeds", (prompt,), partial(make, prompt)) for prompt in once}
+
+    def _image_embeds(self, edits: Sequence[PreparedEdit]) -> Tensor | None:
+        """b 257 d of the resized pictures, which is what the published script embeds."""
+        if self.components.transformer.config.image_dim is None:
+            return None
+        with self.placement.stage() as bring:
+
+            def make(edit: PreparedEdit) -> Tensor:
+                bring(self.components.image_encoder)
+                return encoders.encode_image(self.components, edit.picture, edit.request.image_embed_mode).cpu()
+
+            parts = [(edit.pixels_sha256, edit.request.image_embed_mode) for edit in edits]
+            rows = [
+                self._cached("image_embeds", key, partial(make, edit)) for edit, key in zip(edits, parts, strict=True)
+            ]
+        return torch.cat(rows).to(self.placement.device)  # b 257 d
+
+    def _condition_latents(self, edits: Sequence[PreparedEdit]) -> Tensor:
+        with self.placement.stage() as bring:
+
+            def make(edit: PreparedEdit) -> Tensor:
+                bring(self.components.autoencoder)
+                pixels = edit.pixels.to(self.placement.device)
+                return condition.image_condition(self.components.autoencoder, pixels, edit.course.num_frames).cpu()
+
+            parts = [(edit.pixels_sha256, edit.course.num_frames) for edit in edits]
+            rows = [
+                self._cached("condition_latents", key, partial(make, edit))
+                for edit, key in zip(edits, parts, strict=True)
+            ]
+        return torch.cat(rows).to(self.placement.device)  # b c t h w
+
+    def _cached(self, kind: str, key: tuple[str | int, ...], make: Callable[[], T]) -> T:
+        return self.cache.get_or_make(content_key(kind, self.components.model_hash, *key), make)
+
+    def _rows(self, texts: dict[str, Texts], prompts: Sequence[str]) -> Texts:
+        embeds = torch.cat([texts[prompt].embeds for prompt in prompts])  # b l d
+        lengths = torch.cat([texts[prompt].lengths for prompt in prompts])
+        return Texts(embeds.to(self.placement.device), lengths.to(self.placement.device))
