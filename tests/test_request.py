@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 import torch
 
+from chronoedit.media import image_sha256
 from chronoedit.request import PRESETS, EditRequest, default_reasoning_steps, image_reference, with_preset
 
 
@@ -35,6 +36,7 @@ def request(**changes: object) -> EditRequest:
         ({"num_variants": None}, "num_variants is None"),
         ({"reasoning": True, "num_reasoning_steps": 0}, "turn reasoning off"),
         ({"num_inference_steps": 8, "num_reasoning_steps": 9}, "num_reasoning_steps 9 is more than"),
+        ({"reasoning": "yes"}, "reasoning is 'yes'; give True or False"),
         ({"return_trajectory": True}, "return_trajectory needs reasoning"),
         ({"image_embed_mode": "pad"}, "choose from crop, squash"),
         ({"noise_device": "cuda"}, "choose from cpu, device"),
@@ -78,7 +80,7 @@ def test_image_in_memory_is_named_by_its_pixels() -> None:
     pixels = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     reference = request(image=PIL.Image.fromarray(pixels)).to_json()["image"]
     assert reference.startswith("sha256:") and len(reference) == 7 + 64
-    assert reference == image_reference(pixels)
+    assert reference == image_reference(pixels) == "sha256:" + image_sha256(pixels)
     assert reference != image_reference(pixels.transpose(1, 0, 2))
     assert image_reference(torch.zeros(3, 2, 2)) != image_reference(torch.ones(3, 2, 2))
     assert EditRequest.from_json(request(image=pixels).to_json()).image == reference

@@ -85,6 +85,9 @@ class EditRequest:
             raise ValueError(f"seed {self.seed} + {self.num_variants} variants goes past {MAX_SEED}; use a lower seed")
         _check_number("guidance_scale", self.guidance_scale, minimum=1.0, hint="1 is no guidance")
         _check_number("flow_shift", self.flow_shift, minimum=0.0, exclusive=True, hint="1 is no shift")
+        for name in ("at_photo_size", "reasoning", "return_trajectory", "return_latents", "integer_timesteps"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; give True or False")
         _check_choice("image_embed_mode", self.image_embed_mode, IMAGE_EMBED_MODES)
         _check_choice("noise_device", self.noise_device, NOISE_DEVICES)
         _check_reasoning(self)

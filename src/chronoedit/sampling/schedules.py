@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,7 +12,10 @@ NUM_TRAIN_TIMESTEPS = 1000
 _FIRST_SIGMA_GAP = 1e-6
 
 
-def shift(sigmas: np.ndarray | torch.Tensor | float, flow_shift: float) -> np.ndarray | torch.Tensor | float:
+Levels = TypeVar("Levels", float, np.ndarray, torch.Tensor)
+
+
+def shift(sigmas: Levels, flow_shift: float) -> Levels:
     """Move noise levels in [0, 1] towards 1: s·σ / (1 + (s − 1)·σ) (SD3, arXiv 2403.03206, equation 23)."""
     return flow_shift * sigmas / (1 + (flow_shift - 1) * sigmas)
 
@@ -29,7 +33,7 @@ def flow_sigmas(num_inference_steps: int, flow_shift: float, *, dtype: torch.dty
         raise ValueError(f"flow_shift {flow_shift} is not a finite number above 0; 1 is no shift")
     # numpy: torch's linspace rounds differently, and a truncated timestep would show it
     even = np.linspace(1.0, 1 / NUM_TRAIN_TIMESTEPS, num_inference_steps + 1)[:-1]
-    sigmas = np.asarray(shift(even, flow_shift))
+    sigmas = shift(even, flow_shift)
     sigmas[0] -= _FIRST_SIGMA_GAP  # log(1 − σ) must stay finite in the solver
     return torch.from_numpy(np.append(sigmas, 0.0)).to(dtype)
 

@@ -30,19 +30,19 @@ class SolverState:
     order: int = 0
     step: int = 0
 
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> SolverState:
+        """The state with `change` done to every tensor, history included: a cut, a move to another device."""
+        return replace(
+            self,
+            latents=change(self.latents),
+            outputs=tuple(change(output) for output in self.outputs),
+            last_sample=None if self.last_sample is None else change(self.last_sample),
+        )
+
     def keep_frames(self, frames: Sequence[int]) -> SolverState:
         """The state with only these latent frames (negative counts from the end) in every tensor of the history."""
         index = torch.arange(self.latents.shape[-3], device=self.latents.device)[list(frames)]
-
-        def pick(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.index_select(-3, index)  # b c t h w
-
-        return replace(
-            self,
-            latents=pick(self.latents),
-            outputs=tuple(pick(output) for output in self.outputs),
-            last_sample=None if self.last_sample is None else pick(self.last_sample),
-        )
+        return self.map(lambda tensor: tensor.index_select(-3, index))  # b c t h w
 
 
 Step = Callable[[SolverState, torch.Tensor, float, float], SolverState]
