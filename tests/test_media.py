@@ -357,12 +357,12 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
 def test_a_link_keeps_pointing_where_it_did(tmp_path: Path) -> None:
     (tmp_path / "real.txt").write_text("old")
     (tmp_path / "link.txt").symlink_to(tmp_path / "real.txt")
-    media.write_bytes(tmp_path / "link.txt", b"new")
+    media.write_files({tmp_path / "link.txt": b"new"})
     assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == "new"
 
 
 def test_written_files_have_the_usual_permissions(tmp_path: Path) -> None:
-    media.write_bytes(tmp_path / "ours", b"")
+    media.write_files({tmp_path / "ours": b""})
     (tmp_path / "usual").touch()
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
@@ -399,6 +399,16 @@ def test_the_operating_system_stops_the_writing(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True)
     assert run.returncode == 1 and "OutputError: no space left" in run.stderr
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_several_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="cannot write .*folder"):
+        media.write_files({tmp_path / "a": b"new", tmp_path / "folder": b"new"})
+    assert (tmp_path / "a").read_text() == "old" and len(list(tmp_path.iterdir())) == 2
+    media.write_files({tmp_path / "a": b"new", tmp_path / "b": b"new"})
+    assert [path.read_text() for path in (tmp_path / "a", tmp_path / "b")] == ["new", "new"]
 
 
 def test_check_writable(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,12 +192,19 @@ def _apply_profile(color: Image.Image, profile: bytes, name: str) -> Image.Image
 
 
 def save_image(image: Image.Image, path: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write a picture, the format by its suffix; `metadata` goes along as JSON (PNG text, JPEG and WebP EXIF).
+    """Write a picture as `encode_image` makes it; what was at `path` is replaced only once the new file is whole.
 
-    Folders are made as needed, and a file that exists is replaced only once the new one is whole. JPEG and WebP are
-    written at quality 95. Raises ValueError for another suffix, OutputError when it cannot be written.
+    Folders are made as needed. Raises ValueError for another suffix, OutputError when it cannot be written.
     """
-    path = Path(path)
+    write_files({Path(path): encode_image(image, path, metadata)})
+
+
+def encode_image(image: Image.Image, path: str | Path, metadata: Mapping[str, Any] | None = None) -> bytes:
+    """The picture as the bytes of a file, its format by the suffix of `path`; JPEG and WebP at quality 95.
+
+    `metadata` goes along as JSON (PNG text; EXIF elsewhere). Raises ValueError for another suffix or what is not JSON,
+    OutputError for metadata too long for JPEG.
+    """
     suffix = check_suffix(path, IMAGE_SUFFIXES)
     text = None if metadata is None else json.dumps(metadata, allow_nan=False)
     buffer = io.BytesIO()
@@ -206,16 +213,15 @@ def save_image(image: Image.Image, path: str | Path, metadata: Mapping[str, Any]
         if text is not None:
             chunks.add_itxt(METADATA_KEY, text)
         image.save(buffer, "PNG", pnginfo=chunks)
-    else:
-        exif = Image.Exif()
-        if text is not None:
-            exif[_EXIF_DESCRIPTION] = f"{METADATA_KEY} {text}"  # json.dumps gives ASCII, which this tag demands
-        encoding = "WEBP" if suffix == ".webp" else "JPEG"
-        try:
-            image.convert("RGB").save(buffer, encoding, quality=95, exif=exif)
-        except ValueError as error:
-            raise OutputError(f"{path} cannot hold {len(text or '')} bytes of metadata ({error}); use .png") from error
-    write_bytes(path, buffer.getvalue())
+        return buffer.getvalue()
+    exif = Image.Exif()
+    if text is not None:
+        exif[_EXIF_DESCRIPTION] = f"{METADATA_KEY} {text}"  # json.dumps gives ASCII, which this tag demands
+    try:
+        image.convert("RGB").save(buffer, "WEBP" if suffix == ".webp" else "JPEG", quality=95, exif=exif)
+    except ValueError as error:
+        raise OutputError(f"{path} cannot hold {len(text or '')} bytes of metadata ({error}); use .png") from error
+    return buffer.getvalue()
 
 
 def read_metadata(path: str | Path) -> dict[str, Any] | None:
@@ -290,24 +296,23 @@ def _wrap(text: str, font: Any, width_px: int) -> str:
 
 
 def save_video(frames: np.ndarray, path: str | Path, fps: int = 8) -> None:
-    """Write frames, uint8 `T H W 3`, as H.264 (MPEG-4 part 2 where FFmpeg has no H.264) in BT.709 colours.
+    """Write frames as `encode_video` makes them, whole or not at all; raises as `save_image` does."""
+    write_files({Path(path): encode_video(frames, path, fps)})
 
-    An odd width or height is padded by one repeated pixel, since these codecs need even sizes. Folders are made as
-    needed; an existing file is replaced only by a whole one. Raises ValueError for another suffix or other frames,
-    OutputError when it cannot be written.
+
+def encode_video(frames: np.ndarray, path: str | Path, fps: int = 8) -> bytes:
+    """Frames, uint8 `T H W 3`, as the bytes of a video file, the container by the suffix of `path`.
+
+    H.264 (MPEG-4 part 2 where FFmpeg has no H.264) in BT.709 colours. An odd width or height is padded by one repeated
+    pixel, since these codecs need even sizes. Raises ValueError for another suffix or other frames.
     """
-    path = Path(path)
-    check_suffix(path, VIDEO_SUFFIXES)
+    import av  # loads FFmpeg
+
+    suffix = check_suffix(path, VIDEO_SUFFIXES)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
         raise ValueError(f"frames are {frames.shape} of {frames.dtype}; give T H W 3 of uint8")
     height, width = frames.shape[1:3]
     frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    write_bytes(path, _encode_video(frames, path.suffix.lower(), fps))
-
-
-def _encode_video(frames: np.ndarray, suffix: str, fps: int) -> bytes:
-    import av  # loads FFmpeg
-
     h264 = "libx264" in av.codecs_available
     buffer = io.BytesIO()
     container_format = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}[suffix]
@@ -395,10 +400,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write a whole file or nothing. Raises OutputError."""
-    with atomic_path(path) as temporary, open(temporary, "xb") as file:
-        file.write(data)
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Write all of these files, or none. Raises OutputError."""
+    with ExitStack() as stack:
+        for path, data in files.items():
+            with open(stack.enter_context(atomic_path(path)), "xb") as file:
+                file.write(data)
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:
