@@ -133,11 +133,16 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def import_everything() -> None:
+    """Import what either engine needs, in both processes: diffusers and transformers import their parts on first use."""
+    import chronoedit.editing.editor  # noqa: F401
+    from diffusers import ChronoEditPipeline, ChronoEditTransformer3DModel, UniPCMultistepScheduler  # noqa: F401
+    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel  # noqa: F401
+
+
 def main(case: Case) -> None:
     """Run the case and print its cost."""
-    import diffusers  # noqa: F401  both engines use it, so its import is in neither's time
-    import transformers  # noqa: F401
-
+    import_everything()
     edit = {"ours": edit_ours, "diffusers": edit_diffusers}[case.engine]
     cost, image, noise = Cost(), input_picture(case), initial_noise(case)
     before_bytes = peak_bytes()
