@@ -1,0 +1,1 @@
+"""Scores without a judge: what an edited picture shows, measured against what the simulator knows to be true."""

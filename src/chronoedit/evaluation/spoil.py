@@ -1,0 +1,74 @@
+"""Targets spoiled on purpose: what a scorer must refuse. Same item and spoiling, same picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from chronoedit.world import WORLD_SIZE, Item
+from chronoedit.world.render import render
+from chronoedit.world.state import COLOURS, Body, State
+
+DRAWS = 40
+
+
+def spoiled(item: Item, how: str) -> np.ndarray | None:
+    """The item's target with one of its bodies `moved`, `recoloured`, `missing` or `doubled`: uint8 size size 3.
+
+    None when this scene leaves no room for that. The body and the place are drawn from the item's seed.
+
+    Raises ValueError for an unknown `how`.
+    """
+    if how not in SPOILINGS:
+        raise ValueError(f"unknown spoiling {how!r}; choose one of {', '.join(SPOILINGS)}")
+    rng = np.random.default_rng((item.seed, list(SPOILINGS).index(how)))
+    if not item.end.bodies:
+        return None
+    body = item.end.bodies[int(rng.integers(len(item.end.bodies)))]
+    state = SPOILINGS[how](rng, item.end, body)
+    return None if state is None else render(state, item.size)
+
+
+def _inside(body: Body) -> bool:
+    return all(0 <= x <= WORLD_SIZE and 0 <= y <= WORLD_SIZE for x, y in body.outline())
+
+
+def _moved(rng: np.random.Generator, state: State, body: Body) -> State | None:
+    """By one radius, in a direction that keeps the body in the picture."""
+    for _ in range(DRAWS):
+        turn = rng.uniform(0, 2 * math.pi)
+        moved = replace(body, x=body.x + body.size * math.cos(turn), y=body.y + body.size * math.sin(turn))
+        if _inside(moved):
+            return state.with_body(moved)
+    return None
+
+
+def _recoloured(rng: np.random.Generator, state: State, body: Body) -> State:
+    used = {other.colour for other in state.bodies}
+    colour = str(rng.choice([colour for colour in COLOURS if colour not in used]))
+    return state.with_body(replace(body, albedo=COLOURS[colour]))
+
+
+def _missing(_rng: np.random.Generator, state: State, body: Body) -> State:
+    return replace(state.without(body.id), ropes=tuple(r for r in state.ropes if r != body.id))
+
+
+def _doubled(rng: np.random.Generator, state: State, body: Body) -> State | None:
+    """A second one at least a diameter away from every body."""
+    for _ in range(DRAWS):
+        twin = replace(body, id=max(b.id for b in state.bodies) + 1, x=rng.uniform(0, WORLD_SIZE), y=rng.uniform(20, 110))
+        apart = all(math.hypot(twin.x - b.x, twin.y - b.y) > 2 * max(twin.size, b.size) for b in state.bodies)
+        if apart and _inside(twin):
+            return state.with_body(twin)
+    return None
+
+
+SPOILINGS: dict[str, Callable[[np.random.Generator, State, Body], State | None]] = {
+    "moved": _moved,
+    "recoloured": _recoloured,
+    "missing": _missing,
+    "doubled": _doubled,
+}
