@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from chronoedit.errors import ChronoEditError, EditCancelled
 
 logger = logging.getLogger(__name__)
 
+VERBOSE_FLAGS = ("--verbose", "-v")
 DONE, FAILED, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -45,10 +47,25 @@ GROUPS: dict[str, Group] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (`sys.argv` when None) and return its exit code; messages go to stderr."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    verbose = "--verbose" in words or "-v" in words
-    _configure_logging(verbose)
+    given = list(sys.argv[1:] if argv is None else argv)
+    words = [word for word in given if word not in VERBOSE_FLAGS]
+    verbose = len(words) < len(given)
+    handler = _StderrHandler()
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s" if verbose else "%(levelname)s: %(message)s"))
+    project = logging.getLogger("chronoedit")
+    before = project.level
+    project.addHandler(handler)
+    project.setLevel(logging.DEBUG if verbose else logging.WARNING)
     try:
+        return _run_words(words, verbose)
+    finally:
+        project.removeHandler(handler)
+        project.setLevel(before)
+
+
+def _run_words(words: list[str], verbose: bool) -> int:
+    try:
+        _refuse_repeats(words)
         return _dispatch(words)
     except KeyboardInterrupt:
         return _report("interrupted; files that were being written have been removed", INTERRUPTED)
@@ -85,9 +102,11 @@ def _run(name: str, commands: Mapping[str, type[Any]], words: list[str]) -> int:
             print(_group_overview(name, {choice: commands[choice] for choice in choices}))
             return DONE if len(words) > 1 else BAD_ARGUMENTS
         raise ValueError(f"there is no command {' '.join(words[:2])!r}; choose from {', '.join(choices)}")
+    kind = commands[" ".join(chosen)]
     command = tyro.cli(
-        commands[" ".join(chosen)],
+        kind,
         prog=f"chronoedit {' '.join(chosen)}",
+        description=f"{inspect.cleandoc(kind.__doc__ or '')}\n\n-v, --verbose: tell more, and where an error came from",
         args=words[len(chosen) :],
         config=(tyro.conf.OmitArgPrefixes,),
     )
@@ -114,7 +133,8 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "chronoedit COMMAND --help says more of one. Flags are read with - and _ alike.",
+            "chronoedit COMMAND --help says more of one. Flags are read with - and _ alike;",
+            "every command takes --verbose (-v): it tells more, and shows where an error came from.",
             "Exit codes: 0 done, 1 failed, 2 bad arguments, 130 interrupted.",
         ]
     )
@@ -130,14 +150,19 @@ def _summary(kind: type[Any]) -> str:
     return (kind.__doc__ or "").strip().split("\n")[0]
 
 
-def _configure_logging(verbose: bool) -> None:
-    """Warnings of everybody and, when verbose, what the project itself tells; on stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if not verbose else "%(name)s: %(message)s"))
-    root = logging.getLogger("chronoedit")
-    root.handlers = [handler]
-    root.propagate = False
-    root.setLevel(logging.DEBUG if verbose else logging.WARNING)
+def _refuse_repeats(words: list[str]) -> None:
+    """Raise ValueError for a flag that is given twice: the first would be lost without a word."""
+    flags = [word.split("=")[0].replace("_", "-") for word in words if word.startswith("--") and len(word) > 2]
+    repeated = next((flag for flag in flags if flags.count(flag) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"{repeated} is given twice; give it once (several values go after one flag: --lora-path A B)")
+
+
+class _StderrHandler(logging.Handler):
+    """Log lines to what `sys.stderr` is at that moment, so that a progress bar can step aside for them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
 
 
 def _report(message: str, code: int) -> int:

@@ -1,0 +1,142 @@
+"""The commands `edit` and `chain`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from chronoedit import media
+from chronoedit.apps.options import (
+    FileFlags,
+    ModelFlags,
+    PromptFlags,
+    PublishedFlags,
+    ReasoningFlags,
+    SamplingFlags,
+    build_request,
+)
+from chronoedit.apps.progress import StageBars
+from chronoedit.apps.record import Record, edit_metadata
+from chronoedit.apps.session import is_extra_process, opened
+from chronoedit.request import EditRequest, EditResult
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Where an edit is written: a picture for each variant and, when asked for, the video of the first."""
+
+    pictures: tuple[Path, ...]
+    video: Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """Edit a picture with a prompt.
+
+    chronoedit edit -i photo.png -p "add sunglasses to the cat" -o out.png --enable-temporal-reasoning
+    """
+
+    files: FileFlags = FileFlags()
+    prompts: PromptFlags = PromptFlags()
+    sampling: SamplingFlags = SamplingFlags()
+    reasoning: ReasoningFlags = ReasoningFlags()
+    model: ModelFlags = ModelFlags()
+    published: PublishedFlags = PublishedFlags()
+
+    def run(self) -> None:
+        """Check everything that can be checked without the model, edit, write. Raises as `Editor.edit` and `media`."""
+        if is_extra_process():
+            return
+        if self.files.like is None:
+            request, record, model = self._request(), None, self.model
+        else:
+            self._refuse_changes()
+            record = Record.read(self.files.like)
+            request, model = record.request(self.files.input), record.model(self.model)
+        targets = plan_targets(self.files, request.num_variants if record is None else 1)
+        request = replace(request, return_trajectory=request.reasoning and targets.video is not None)
+        self._check(request, targets, model)
+        for note in (*self.published.explain(), *self.prompts.explain(self.model)):
+            print(f"note: {note}", file=sys.stderr)
+        with opened(model) as editor, StageBars() as bars:
+            if record is not None:
+                record.check_model(editor)
+            result = editor.edit(replace(request, progress=bars.update))
+        self._write(result, targets, model, 0 if record is None else record.variant)
+        if record is not None:
+            record.compare(targets.pictures[0])
+
+    def _request(self) -> EditRequest:
+        if self.files.input is None:
+            raise ValueError("no picture was given; name it with --input FILE (-i)")
+        wish = self.prompts
+        return build_request(
+            self.files.input, wish.text(), wish.negative_prompt, self.sampling, self.reasoning, wish.variants
+        )
+
+    def _refuse_changes(self) -> None:
+        for group in (self.prompts, self.sampling, self.reasoning):
+            if group != type(group)():
+                raise ValueError(
+                    "--like repeats an edit as it was; leave out all flags about prompt, sampling and reasoning "
+                    "(chronoedit info FILE prints what they were)"
+                )
+
+    def _check(self, request: EditRequest, targets: Targets, model: ModelFlags) -> None:
+        model.check()
+        media.load_image(request.image)
+        kept = {"the input": Path(str(request.image)), "the file given with --like": self.files.like}
+        for path in (*targets.pictures, *([targets.video] if targets.video else [])):
+            for name, source in kept.items():
+                if source is not None and path.exists() and path.samefile(source):
+                    raise ValueError(
+                        f"{path} is {name} and would be overwritten; choose another --output or --output-image"
+                    )
+            media.check_writable(path)
+
+    def _write(self, result: EditResult, targets: Targets, model: ModelFlags, first: int) -> None:
+        files: dict[Path, bytes] = {}
+        if targets.video is not None:
+            files[targets.video] = media.encode_video(video_of(result), targets.video)
+        for variant, path in enumerate(targets.pictures, start=first):
+            metadata = edit_metadata(result, model, variant)
+            files[path] = media.encode_image(result.images[variant], path, metadata)
+        media.write_files(files)
+        tell(files, result)
+
+
+def plan_targets(files: FileFlags, variants: int) -> Targets:
+    """The files that an edit will write. Raises ValueError for suffixes, or when one name would serve twice."""
+    suffix = media.check_suffix(files.output, media.IMAGE_SUFFIXES + media.VIDEO_SUFFIXES)
+    video = files.output if suffix in media.VIDEO_SUFFIXES else None
+    if files.output_image is None:
+        first = files.output if video is None else files.output.with_suffix(".png")
+    elif video is None:
+        raise ValueError(
+            f"--output {files.output} and --output-image {files.output_image} both name the picture; give one"
+        )
+    else:
+        first = files.output_image
+        media.check_suffix(first, media.IMAGE_SUFFIXES)
+    others = (first.with_name(f"{first.stem}-{k}{first.suffix}") for k in range(1, variants))
+    return Targets((first, *others), video)
+
+
+def video_of(result: EditResult) -> np.ndarray:
+    """The whole trajectory, or without reasoning the video from input to edit; uint8 T H W 3."""
+    return result.video if result.trajectory is None else result.trajectory
+
+
+def tell(paths: Iterable[Path], result: EditResult) -> None:
+    """Each file on stdout, a line each; seed and time on stderr."""
+    for path in paths:
+        print(path)
+    height, width = np.asarray(result.image).shape[:2]
+    print(f"{width}x{height} px, seed {result.request.seed}, {result.timings_s['total']:.1f} s", file=sys.stderr)
+
+
+COMMANDS = {"edit": Edit}

@@ -1,0 +1,90 @@
+"""A model opened for a command: the device checked, libraries hushed, LoRAs fused, memory errors put in words."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from chronoedit.apps.options import DEFAULT_MODEL, ModelFlags
+from chronoedit.errors import ChronoEditError
+
+if TYPE_CHECKING:
+    from chronoedit.editing.editor import Editor
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def opened(flags: ModelFlags) -> Iterator[Editor]:
+    """The editor that the flags describe, ready to use.
+
+    Raises ValueError for a device that is not there, CheckpointError and LoraError as `chronoedit.load` does, and
+    ChronoEditError when the block runs out of memory.
+    """
+    check_device(flags.device)
+    import torch
+
+    from chronoedit.editing.editor import load
+
+    _hush_libraries()
+    try:
+        editor = load(flags.model_path or DEFAULT_MODEL, device=flags.device, offload=flags.offload_model)
+        if flags.lora_path:
+            editor.load_loras(flags.loras())
+        yield editor
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        remedy = "a smaller --height or --width" if flags.offload_model else "--offload-model, or a smaller --height"
+        raise ChronoEditError(
+            f"out of memory: {str(error).splitlines()[0] or 'no more to be had'}; try {remedy}"
+        ) from error
+
+
+def check_device(name: str | None) -> None:
+    """Raise ValueError when a device is not one, or this machine has none of it."""
+    if name is None:
+        return
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name!r} is no device; use cpu, cuda, cuda:1 or mps") from error
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if device.type not in counts:
+        raise ValueError(f"--device {name!r} is not supported; use cpu, cuda, cuda:1 or mps")
+    if (device.index or 0) >= counts[device.type]:
+        count = counts[device.type]
+        raise ValueError(
+            f"--device {name}: this machine has {count} of {device.type}; leave out --device to use the best"
+        )
+
+
+def is_extra_process() -> bool:
+    """Whether this is one of several processes of `torchrun`, and not the first.
+
+    One process does an edit for now; the others have nothing to do, and must not write the same file.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
+        return False
+    if os.environ.get("RANK", "0") != "0":
+        return True
+    logger.warning("several processes do not share one edit yet; the first does it, the others end")
+    return False
+
+
+def _hush_libraries() -> None:
+    """No bars and advice of other libraries among ours; a download still shows its bar, on a terminal."""
+    import diffusers.utils.logging
+    import huggingface_hub.utils
+    import transformers.utils.logging
+
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.disable_progress_bar()
+        if not logging.getLogger("chronoedit").isEnabledFor(logging.DEBUG):
+            library.set_verbosity_error()
+    if not sys.stderr.isatty():
+        huggingface_hub.utils.disable_progress_bars()
