@@ -9,7 +9,6 @@ from typing import Any, overload
 
 import torch
 
-import chronoedit
 from chronoedit.errors import CheckpointError
 from chronoedit.model import hub
 from chronoedit.model.headers import fingerprint, refuse_pickle
@@ -80,8 +79,21 @@ class Components:
         self._hasher = hasher
         self._hash: str | None = None
         absent = [name for name in PART_NAMES if name not in self.loaders and name not in self.loaded]
-        if absent:
-            raise ValueError(f"no {', '.join(absent)} given; pass each part or None (image_encoder, image_processor)")
+        unknown = [name for name in (*self.loaders, *self.loaded) if name not in PART_NAMES]
+        if absent or unknown:
+            raise ValueError(f"parts missing: {absent}, unknown: {unknown}; the parts are {', '.join(PART_NAMES)}")
+
+    @classmethod
+    def in_memory(
+        cls, settings: ModelSettings, parts: Mapping[str, Any], *, dtype: torch.dtype, device: torch.device | str
+    ) -> Components:
+        """A model from parts that exist already, by attribute name; a model in training is edited with this way.
+
+        Parts left out of `parts` are None, which only the two of the image branch may be. Its hash is empty.
+        """
+        loaded = {"image_encoder": None, "image_processor": None, **parts}
+        target = Target(dtype, torch.device(device))
+        return cls(settings, source=settings.name, target=target, loaders={}, loaded=loaded)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -126,7 +138,7 @@ def locate(path_or_id: str | Path, base: str | Path | None = None) -> Located:
     """
     text = str(path_or_id)
     if text in EMBEDDED:
-        return _located_base(text, base, Path(chronoedit.__file__).parent / EMBEDDED[text])
+        return _located_base(text, base, Path(__file__).parents[1] / EMBEDDED[text])
     path = Path(path_or_id)
     if path.is_dir():
         return _located_base(path.resolve().name, base, path)

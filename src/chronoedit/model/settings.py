@@ -1,4 +1,4 @@
-"""What a model's folder says about its own use: steps, guidance, shift, area; the published values where it is silent."""
+"""What a model's folder says about its own use: steps, guidance, shift, area; published values where it is silent."""
 
 from __future__ import annotations
 

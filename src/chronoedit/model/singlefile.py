@@ -1,16 +1,28 @@
-"""A transformer alone in one file: original Wan names or ComfyUI's prefix, safetensors or GGUF."""
+"""A transformer alone in one file: original Wan names, ComfyUI's prefix or ours; safetensors, scaled fp8, or GGUF."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from chronoedit.errors import CheckpointError
+import torch
+from torch import Tensor
+
+from chronoedit.errors import CheckpointError, MissingExtraError
 from chronoedit.model import keys
-from chronoedit.model.headers import read_header, read_json
+from chronoedit.model.headers import TensorInfo, read_header, read_json, shown
 from chronoedit.model.parts import Transformer
 from chronoedit.model.tensors import SafetensorsSource, TensorSource
 
-SINGLE_FILE_SUFFIXES = (".safetensors", ".gguf")
+GGUF_SHAPE_KEY = "comfy.gguf.orig_shape."
+FP8_DTYPES = ("F8_E4M3", "F8_E5M2")
+FP8_SCALES = (".scale_weight", ".weight_scale")
+FP8_EXTRAS = (".scale_input", ".input_scale")
+FP8_MARKER = "scaled_fp8"
+NESTED_STATES = ("state_dict", "model", "module", "ema")
 
 
 def open_single_file(path: Path, config: Path) -> Transformer:
@@ -22,11 +34,157 @@ def open_single_file(path: Path, config: Path) -> Transformer:
     return Transformer(arguments, open_source(path), str(path))
 
 
-def open_source(path: Path) -> TensorSource:
-    """The tensors of a single transformer file under our names."""
+def open_source(path: Path, *, pickles: bool = False) -> TensorSource:
+    """The tensors of a single transformer file under our names; `pickles` admits `.pth` files of plain tensors.
+
+    Raises CheckpointError for a file of another kind, and MissingExtraError for GGUF without its package.
+    """
     suffix = path.suffix.lower()
-    if suffix not in SINGLE_FILE_SUFFIXES:
-        raise CheckpointError(f"{path} is no transformer file; expected {' or '.join(SINGLE_FILE_SUFFIXES)}")
+    if suffix in SINGLE_FILES:
+        return SINGLE_FILES[suffix](path)
+    if pickles and suffix in (".pth", ".pt"):
+        return _open_pickle(path)
+    raise CheckpointError(f"{path} is no transformer file; expected {' or '.join(SINGLE_FILES)}")
+
+
+def _open_safetensors(path: Path) -> TensorSource:
     table = read_header(path).tensors
     renamed = keys.names_to_ours(table, path)
-    return SafetensorsSource({renamed[name]: info for name, info in table.items()})
+    scales = {name: info for name, info in table.items() if name.endswith(FP8_SCALES)}
+    if not scales:
+        return SafetensorsSource({renamed[name]: info for name, info in table.items()})
+    extras = tuple(name for name in table if name.endswith(FP8_EXTRAS) or name.endswith(FP8_MARKER))
+    weights = {renamed[name]: info for name, info in table.items() if name not in scales and name not in extras}
+    scale_of = {renamed.get(weight, weight): scale for scale in scales for weight in (_scaled_weight(scale),)}
+    foreign = [name for name in scale_of if name not in weights or weights[name].dtype not in FP8_DTYPES]
+    if foreign:
+        raise CheckpointError(
+            f"{path}: {len(foreign)} scales belong to no fp8 weight ({shown(foreign)}); only fp8 files with a scale "
+            f"for each weight are read, use a bf16 or GGUF file instead"
+        )
+    return ScaledSource(weights, {name: scales[scale] for name, scale in scale_of.items()})
+
+
+def _scaled_weight(scale: str) -> str:
+    return scale.rpartition(".")[0] + ".weight"
+
+
+@dataclass(frozen=True)
+class ScaledSource:
+    """fp8 weights, each times its own fp32 scale (one number, or one per output row)."""
+
+    tensors: Mapping[str, TensorInfo]
+    scales: Mapping[str, TensorInfo]
+
+    def read(self, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        """Each name with its tensor; scaled ones come in fp32."""
+        scales = dict(SafetensorsSource(self.scales).read(device))
+        for name, tensor in SafetensorsSource(self.tensors).read(device):
+            if name in scales:
+                scale = scales[name].float()
+                per_row = scale.reshape(-1, *[1] * (tensor.ndim - 1)) if scale.numel() > 1 else scale.reshape(())
+                tensor = tensor.float() * per_row
+            yield name, tensor
+
+
+@dataclass(frozen=True)
+class GgufSource:
+    """The tensors of a GGUF file, dequantised as they are read."""
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+
+    def read(self, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        """Each name with its tensor: fp16 or fp32, as its quantisation is decoded to."""
+        from diffusers.models.model_loading_utils import load_gguf_checkpoint
+        from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+
+        try:
+            stored = load_gguf_checkpoint(str(self.path))
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: {error}; use a file of another quantisation") from error
+        for name, info in self.tensors.items():
+            tensor = dequantize_gguf_tensor(stored.pop(info.key))
+            yield name, tensor.reshape(info.shape).to(device)
+
+
+def _open_gguf(path: Path) -> TensorSource:
+    try:
+        import gguf
+    except ImportError as error:
+        raise MissingExtraError(f'{path} needs the package gguf: pip install "chronoedit[gguf]"') from error
+    try:
+        reader = gguf.GGUFReader(str(path))
+    except (ValueError, IndexError, KeyError, OverflowError) as error:
+        raise CheckpointError(f"{path} is truncated or no GGUF file ({error}); download it again") from error
+    table = {tensor.name: _gguf_info(path, tensor, reader.fields) for tensor in reader.tensors}
+    renamed = keys.names_to_ours(table, path)
+    return GgufSource(path, {renamed[name]: info for name, info in table.items()})
+
+
+def _gguf_info(path: Path, tensor: Any, fields: Mapping[str, Any]) -> TensorInfo:
+    shape = tuple(int(side) for side in reversed(tensor.shape))
+    original = fields.get(GGUF_SHAPE_KEY + tensor.name)  # writers that know at most four axes flatten some
+    if original is not None:
+        wanted = tuple(int(original.parts[index][0]) for index in original.data)
+        shape = wanted if math.prod(wanted) == math.prod(shape) else shape
+    return TensorInfo(path, tensor.name, tensor.tensor_type.name, shape, int(tensor.n_bytes))
+
+
+@dataclass(frozen=True)
+class MemorySource:
+    """Tensors that are in memory already."""
+
+    tensors: Mapping[str, TensorInfo]
+    values: Mapping[str, Tensor]
+
+    def read(self, device: torch.device) -> Iterator[tuple[str, Tensor]]:
+        """Each name with its tensor."""
+        for name in self.tensors:
+            yield name, self.values[name].to(device)
+
+
+SAFETENSORS_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
+
+
+def _open_pickle(path: Path) -> TensorSource:
+    """A `.pth` of plain tensors; torch's restricted reader runs no code from it."""
+    import pickle
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as plain tensors ({_first_line(error)})") from error
+    for key in NESTED_STATES:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+            break
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds no table of tensors by name; expected a transformer's state dict")
+    foreign = [name for name, value in state.items() if value.dtype not in SAFETENSORS_DTYPES]
+    if foreign:
+        raise CheckpointError(f"{path}: {len(foreign)} tensors are of no floating-point type ({shown(foreign)})")
+    renamed = keys.names_to_ours(state, path)
+    values = {renamed[name]: value.contiguous() for name, value in state.items()}
+    return MemorySource({name: tensor_info(path, name, value) for name, value in values.items()}, values)
+
+
+def tensor_info(path: Path, name: str, tensor: Tensor) -> TensorInfo:
+    """What a header would say of a tensor in memory."""
+    size_bytes = tensor.numel() * tensor.element_size()
+    return TensorInfo(path, name, SAFETENSORS_DTYPES[tensor.dtype], tuple(tensor.shape), size_bytes)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+SINGLE_FILES: dict[str, Callable[[Path], TensorSource]] = {".safetensors": _open_safetensors, ".gguf": _open_gguf}
+SINGLE_FILE_SUFFIXES = tuple(SINGLE_FILES)

@@ -24,7 +24,10 @@ HALF_DTYPES = (torch.float16, torch.bfloat16)
 class TensorSource(Protocol):
     """Named tensors that can be read one by one; `tensors` tells their types and shapes beforehand."""
 
-    tensors: Mapping[str, TensorInfo]
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """What there is, by name."""
+        ...
 
     def read(self, device: torch.device) -> Iterator[tuple[str, Tensor]]:
         """Each name with its tensor, in an order that is quick for the files."""

@@ -1,0 +1,198 @@
+"""Commands about models: `convert` writes one in another layout, `info` says what one, or a picture, is."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from chronoedit.errors import ChronoEditError
+from chronoedit.model import keys
+from chronoedit.model.headers import TensorInfo, fingerprint, read_header, read_json, read_tensors_info, weight_files
+from chronoedit.model.settings import read_settings
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+COMPONENTS = ("transformer", "vae", "text_encoder", "image_encoder")
+SHOWN_MODULES = 5
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write a checkpoint in another layout, every weight bit kept unless another type is asked for."""
+
+    source: tyro.conf.Positional[str]
+    """A name (tiny), a folder, a hub id, or a single transformer file (.safetensors, .gguf, .pth)."""
+
+    output: tyro.conf.Positional[Path]
+    """A folder for the published layout, or a .safetensors file for original Wan names."""
+
+    to: Literal["auto", "published", "original"] = "auto"
+    """The layout to write; auto tells it by the output's name."""
+
+    base: str | None = None
+    """For a single file: the checkpoint that the other components and the config come from."""
+
+    dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"
+    """The type of the transformer's weights; keep leaves each as it is (GGUF and scaled fp8 are decoded)."""
+
+    prefix: str = ""
+    """Put before each original name, dot included; ComfyUI has "model.diffusion_model." there."""
+
+    unused_norm: bool = False
+    """Add the norm_q_img that the original layout carries and nothing uses."""
+
+    max_shard_gb: float = 5.0
+    """The largest shard of the published layout, in 10^9 bytes."""
+
+    def run(self) -> int:
+        """Convert, with a progress bar on a terminal; 0 when it is written."""
+        import torch
+
+        from chronoedit.model.convert import Conversion, convert, layout_for
+
+        if not math.isfinite(self.max_shard_gb) or self.max_shard_gb <= 0:
+            raise ValueError(f"--max-shard-gb is {self.max_shard_gb}; a number above 0 is expected")
+        conversion = Conversion(
+            layout=layout_for(self.output) if self.to == "auto" else self.to,
+            dtype=None if self.dtype == "keep" else getattr(torch, self.dtype),
+            prefix=self.prefix,
+            unused_norm=self.unused_norm,
+            max_shard_bytes=max(1, int(self.max_shard_gb * 1e9)),
+        )
+        console = Console(stderr=True)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("converting", total=None)
+            convert(
+                self.source,
+                self.output,
+                conversion,
+                base=self.base,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        print(f"wrote {self.output} ({conversion.layout} layout)")
+        return 0
+
+
+@dataclass(frozen=True)
+class Info:
+    """Say what a checkpoint, a LoRA file, or a picture made by chronoedit is."""
+
+    path: tyro.conf.Positional[str]
+    """A name (tiny), a folder, a hub id, a .safetensors or .gguf file, or a picture."""
+
+    def run(self) -> int:
+        """Print the description; 0, or an error when nothing is known of the file."""
+        console = Console(soft_wrap=True, highlight=False)
+        path = Path(self.path)
+        if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
+            _describe_picture(path, console)
+        elif path.is_file():
+            _describe_file(path, console)
+        else:
+            _describe_folder(self.path, console)
+        return 0
+
+
+COMMANDS: dict[str, type[Any]] = {"convert": Convert, "info": Info}
+
+
+def _describe_picture(path: Path, console: Console) -> None:
+    from chronoedit.media import read_metadata
+
+    metadata = read_metadata(path)
+    if metadata is None:
+        raise ChronoEditError(f"{path} carries no record of an edit: it was not made by chronoedit, or was saved anew")
+    console.print(f"{path}: a picture made by chronoedit {metadata.get('version', '(version unknown)')}", markup=False)
+    for title in ("request", "hashes", "timings_s"):
+        if title in metadata:
+            _print_table(console, title, metadata[title].items())
+
+
+def _describe_file(path: Path, console: Console) -> None:
+    if path.suffix.lower() == ".gguf":
+        from chronoedit.model.singlefile import open_source
+
+        tensors = dict(open_source(path).tensors)
+        console.print(f"{path}: a transformer in GGUF", markup=False)
+        _print_tensors(console, {"transformer": tensors})
+        return
+    tensors = read_header(path).tensors
+    layout = keys.layout_of(tensors)
+    if layout is None:
+        _describe_lora(path, console)
+        return
+    names = {"ours": "published names", "original": "original Wan names"}[layout[0]]
+    prefix = f" after the prefix {layout[1]}" if layout[1] else ""
+    console.print(f"{path}: a transformer alone, {names}{prefix}", markup=False)
+    _print_tensors(console, {"transformer": tensors})
+    _print_table(console, "identity", [("model hash", fingerprint({"transformer": path}))])
+
+
+def _describe_lora(path: Path, console: Console) -> None:
+    from chronoedit.lora.adapters import read_lora
+
+    lora = read_lora(path)
+    modules = list(lora.weights.layers)
+    console.print(f"{path}: a LoRA in the {lora.dialect} dialect", markup=False)
+    rows: list[tuple[str, Any]] = [
+        ("ranks", ", ".join(f"{rank} ({count} modules)" for rank, count in sorted(lora.ranks.items())) or "none"),
+        ("modules", _shortened(modules)),
+        ("kinds", ", ".join(sorted({module.split(".", 2)[-1] for module in modules}))),
+        ("differences", len(lora.weights.differences)),
+        ("keys without a place", len(lora.weights.unknown)),
+        ("sha256", lora.sha256),
+    ]
+    _print_table(console, "LoRA", rows)
+
+
+def _shortened(names: list[str]) -> str:
+    more = len(names) - SHOWN_MODULES
+    return f"{len(names)}: {', '.join(names[:SHOWN_MODULES])}" + (f" and {more} more" if more > 0 else "")
+
+
+def _describe_folder(name: str, console: Console) -> None:
+    from chronoedit.model.checkpoint import fingerprinted_files, locate
+    from chronoedit.model.parts import open_transformer
+
+    located = locate(name)
+    folder = located.folder
+    index = read_json(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
+    transformer = open_transformer(folder / "transformer")
+    config = read_json(folder / "transformer" / "config.json")
+    classes = f"{index.get('_class_name', 'no index')}, {config.get('_class_name', 'class not named')}"
+    console.print(f"{name}: a checkpoint in the published layout ({classes})", markup=False)
+    present = [part for part in COMPONENTS if (folder / part).is_dir()]
+    _print_tensors(console, {part: read_tensors_info(weight_files(folder / part)) for part in present})
+    _print_table(console, "transformer", transformer.arguments.items())
+    settings = read_settings(folder, name=located.name).to_json()
+    _print_table(console, "settings", settings.items())
+    _print_table(console, "identity", [("folder", folder), ("model hash", fingerprint(fingerprinted_files(located)))])
+
+
+def _print_tensors(console: Console, components: Mapping[str, Mapping[str, TensorInfo]]) -> None:
+    table = Table(title="components", title_justify="left", box=None, pad_edge=False)
+    for column in ("component", "parameters", "bytes", "types"):
+        table.add_column(column, justify="right" if column in ("parameters", "bytes") else "left")
+    for component, tensors in components.items():
+        parameters = sum(math.prod(info.shape) for info in tensors.values())
+        types = Counter(info.dtype for info in tensors.values())
+        size_bytes = sum(info.size_bytes for info in tensors.values())
+        shown = ", ".join(f"{dtype} ({count})" for dtype, count in types.most_common())
+        table.add_row(component, f"{parameters:,}", f"{size_bytes:,}", shown)
+    console.print(table)
+
+
+def _print_table(console: Console, title: str, rows: Iterable[tuple[str, Any]]) -> None:
+    console.print(f"\n{title}", style="italic", markup=False)
+    for key, value in rows:
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        console.print(f"  {key}: {text}", markup=False)
