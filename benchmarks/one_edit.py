@@ -134,10 +134,11 @@ def peak_bytes() -> int:
 
 
 def import_everything() -> None:
-    """Import what either engine needs, in both processes: diffusers and transformers import their parts on first use."""
-    import chronoedit.editing.editor  # noqa: F401
+    """Import what either engine needs, in both processes: libraries import their parts on first use."""
     from diffusers import ChronoEditPipeline, ChronoEditTransformer3DModel, UniPCMultistepScheduler  # noqa: F401
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel  # noqa: F401
+
+    import chronoedit.editing.editor  # noqa: F401
 
 
 def main(case: Case) -> None:
