@@ -97,6 +97,8 @@ class Run:
             _check_finite(state.latents, step, total, stage)
             report(stage, step + 1 - done_before, total - done_before)
 
+        if start == done_before:
+            report(stage, 0, total - done_before)
         return denoise(self.velocity, state, self.sigmas, self.solver, start=start, stop=stop, on_step=on_step)
 
     def _forward(self, model_input: Tensor, timestep: Tensor, prompts: PromptKV) -> Tensor:

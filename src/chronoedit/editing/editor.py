@@ -21,6 +21,7 @@ from chronoedit.editing.encode import Encodings, InputEncoder
 from chronoedit.editing.placement import Placement
 from chronoedit.editing.prepare import PreparedEdit, bucket_size, fit, prepare, to_frames, to_pixels, token_side
 from chronoedit.editing.progress import Reporter, Stopwatch
+from chronoedit.lora import adapters
 from chronoedit.model import autoencoder, condition
 from chronoedit.model.checkpoint import Components, open_checkpoint
 from chronoedit.request import EditRequest, EditResult
@@ -99,6 +100,15 @@ class Editor:
         self.placement = Placement(device=default_device() if device is None else torch.device(device), offload=offload)
         self._loras: list[tuple[str, float]] = []
 
+    @property
+    def hashes(self) -> dict[str, str | list[str]]:
+        """SHA-256 of the "model" and of the "loras" fused now, and their "lora_scales" as text."""
+        return {
+            "model": self.components.model_hash,
+            "loras": [sha256 for sha256, _ in self._loras],
+            "lora_scales": [repr(scale) for _, scale in self._loras],
+        }
+
     def edit(self, request: EditRequest, *, noise: Tensor | None = None) -> EditResult:
         """Run one edit.
 
@@ -144,20 +154,15 @@ class Editor:
     def load_loras(self, loras: Sequence[tuple[str | Path, float]]) -> None:
         """Fuse LoRA files, each with its scale, into the transformer, in place of any fused before.
 
-        Raises LoraError when a file cannot be read or matches nothing in the model; the model is then without LoRAs.
+        Raises LoraError when a file cannot be read or does not fit the model, which then stays as it was.
         """
-        from chronoedit.lora import adapters
-
         read = [(adapters.read_lora(path), float(scale)) for path, scale in loras]
-        self.unload_loras()
         adapters.fuse(self.components.transformer, read)
         self._loras = [(lora.sha256, scale) for lora, scale in read]
 
     def unload_loras(self) -> None:
         """The transformer as it was loaded, bit for bit."""
         if self._loras:
-            from chronoedit.lora import adapters
-
             adapters.unfuse(self.components.transformer)
             self._loras = []
 
@@ -226,18 +231,10 @@ class Editor:
                 latents=_rows_of(latents, owners, index) if edit.request.return_latents else None,
                 request=edit.request,
                 timings_s=dict(seconds),
-                hashes=self._hashes(edit),
+                hashes={"image": edit.image_sha256, **self.hashes},
             )
             for index, (edit, pictures) in enumerate(zip(edits, decoded, strict=True))
         ]
-
-    def _hashes(self, edit: PreparedEdit) -> dict[str, str | list[str]]:
-        return {
-            "image": edit.image_sha256,
-            "model": self.components.model_hash,
-            "loras": [sha256 for sha256, _ in self._loras],
-            "lora_scales": [f"{scale:g}" for _, scale in self._loras],
-        }
 
 
 def _rows_of(latents: Tensor, owners: Sequence[int], edit: int) -> Tensor:

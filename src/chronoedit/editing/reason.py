@@ -6,7 +6,7 @@ Shapes: b batch, c channels, t latent frames, h w latent height and width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -67,9 +67,4 @@ def drop_reasoning_frames(state: SolverState, condition_latents: Tensor) -> tupl
 def keep_rows(state: SolverState, rows: Sequence[int]) -> SolverState:
     """The state of only these rows of the batch, history included."""
     index = torch.tensor(rows, device=state.latents.device)
-    return replace(
-        state,
-        latents=state.latents[index],  # b c t h w
-        outputs=tuple(output[index] for output in state.outputs),
-        last_sample=None if state.last_sample is None else state.last_sample[index],
-    )
+    return state.map(lambda tensor: tensor.index_select(0, index))  # b c t h w
