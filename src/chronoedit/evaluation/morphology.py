@@ -32,7 +32,7 @@ def components(mask: np.ndarray) -> list[np.ndarray]:
     """The 8-connected pieces of a mask, each a bool mask `H W`, the largest first."""
     labels = _labels(mask)
     sizes = np.bincount(labels.ravel())
-    order = sorted((label for label in range(1, len(sizes)) if sizes[label]), key=lambda label: -int(sizes[label]))
+    order = sorted((label for label in range(1, len(sizes)) if sizes[label]), key=lambda label: int(-sizes[label]))
     return [labels == label for label in order]
 
 
@@ -68,8 +68,8 @@ def centroid(mask: np.ndarray) -> tuple[float, float]:
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two masks; 1 when both are empty."""
-    union = np.count_nonzero(a | b)
-    return 1.0 if union == 0 else int(np.count_nonzero(a & b)) / int(union)
+    union = int(np.count_nonzero(a | b))
+    return 1.0 if union == 0 else int(np.count_nonzero(a & b)) / union
 
 
 def best_shift(template: np.ndarray, mask: np.ndarray) -> tuple[int, int, float]:
