@@ -86,7 +86,9 @@ class InputEncoder:
 
             def make(edit: PreparedEdit) -> Tensor:
                 bring(self.components.image_encoder)
-                return encoders.encode_image(self.components, edit.picture, edit.request.image_embed_mode).cpu()
+                embeds = encoders.encode_image(self.components, edit.picture, edit.request.image_embed_mode)
+                assert embeds is not None  # the transformer has an image branch, so the checkpoint has its encoder
+                return embeds.cpu()
 
             parts = [(edit.pixels_sha256, edit.request.image_embed_mode) for edit in edits]
             rows = [
