@@ -52,7 +52,8 @@ bench: $(VENV)/.dev
 	$(PY) benchmarks/side_by_side.py --output-dir out/bench
 
 figures: $(VENV)/.core
-	$(PY) examples/make_readme_picture.py --output docs/pictures/edits.png
+	$(PY) examples/demo.py --edits 3 --output-dir out/figures
+	cp out/figures/sheet.png docs/pictures/edits.png
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache
