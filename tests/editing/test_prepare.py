@@ -116,7 +116,8 @@ def test_a_seed_is_drawn_once_for_each_request() -> None:
 
 
 def test_prepared_edit_is_complete(components: Components) -> None:
-    edit = prepare(make_request(image=make_photo(width=150, height=100), reasoning=True), components)
+    photo = make_photo(width=150, height=100)
+    edit = prepare(make_request(image=photo, reasoning=True), photo, components)
     assert (edit.request.height, edit.request.width) == (48, 64)
     assert edit.picture.size == (64, 48) and edit.photo_size == (150, 100)
     assert edit.latent_shape == (16, 8, 6, 8)

@@ -22,6 +22,7 @@ from chronoedit.editing.placement import Placement
 from chronoedit.editing.prepare import PreparedEdit, bucket_size, fit, prepare, to_frames, to_pixels, token_side
 from chronoedit.editing.progress import Reporter, Stopwatch
 from chronoedit.lora import adapters
+from chronoedit.media import load_image
 from chronoedit.model import autoencoder, condition
 from chronoedit.model.checkpoint import Components, open_checkpoint
 from chronoedit.request import EditRequest, EditResult
@@ -122,14 +123,16 @@ class Editor:
         """Run several edits, those of one size, schedule and guidance in one forward; results in the given order.
 
         A result equals that of its single edit to rounding. `noise` has the rows of all requests, in order, which
-        must then fit one forward. `timings_s` are of the forward's whole group. Raises as `edit`.
+        must then fit one forward. `timings_s` counts the whole call until the edit was done. Raises as `edit`.
         """
         if not requests:
             raise ValueError("there are no requests; give at least one")
         reporter, watch = Reporter(requests), Stopwatch(self.placement.device)
         with watch.stage("load"):
+            photos = [load_image(request.image) for request in requests]
             self._load(reporter)
-            edits = [prepare(request, self.components) for request in requests]
+            pairs = zip(requests, photos, strict=True)
+            edits = [prepare(request, photo, self.components) for request, photo in pairs]
         groups = group_edits(edits)
         if noise is not None and len(groups) > 1:
             raise ValueError("noise was given for requests that differ in size or schedule; run them one by one")
@@ -185,16 +188,16 @@ class Editor:
             encoder = InputEncoder(components=self.components, cache=self.cache, placement=self.placement)
             encodings = encoder.encode(edits, guided=any(map(is_guided, guidance)))
             report("encode", 1, 1)
-        with watch.stage("denoise"), self.placement.stage() as bring:
-            bring(self.components.transformer)
-            run = self._run(edits, encodings, guidance)
-            latents, whole = run.denoise(initial_noise(edits, self.placement.device, noise), report)
         shown = None
-        if run.course.trajectory:
-            with watch.stage("trajectory"), self.placement.stage() as bring:
+        with self.placement.stage() as bring:
+            with watch.stage("denoise"):
                 bring(self.components.transformer)
+                run = self._run(edits, encodings, guidance)
+                latents, whole = run.denoise(initial_noise(edits, self.placement.device, noise), report)
+            if run.course.trajectory:
                 owners = row_edits(edits)
-                shown = run.trajectory(whole, [owners.index(index) for index in range(len(edits))], report)
+                with watch.stage("trajectory"):
+                    shown = run.trajectory(whole, [owners.index(index) for index in range(len(edits))], report)
         with watch.stage("decode"), self.placement.stage() as bring:
             bring(self.components.autoencoder)
             decoded = decode_batch(self.components.autoencoder, edits, latents, shown, report)

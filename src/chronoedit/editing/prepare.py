@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from chronoedit.editing.reason import Course, plan_course
-from chronoedit.media import image_sha256, load_image
+from chronoedit.media import image_sha256
 from chronoedit.model.autoencoder import latent_shape
 from chronoedit.model.checkpoint import Components, ModelSettings
 from chronoedit.request import EditRequest, default_reasoning_steps
+from chronoedit.sampling.solvers import solver_named
 
 SEEDS = 2**31
 """A drawn seed is below this, so that it can be typed and that seed + variant stays valid."""
@@ -48,9 +49,12 @@ class PreparedEdit:
         return to_pixels(self.picture)
 
 
-def prepare(request: EditRequest, components: Components) -> PreparedEdit:
-    """Read the photo and complete the request. Raises ImageError for the photo, ValueError for sizes and steps."""
-    photo = load_image(request.image)
+def prepare(request: EditRequest, photo: PIL.Image.Image, components: Components) -> PreparedEdit:
+    """The request completed and its photo, as `load_image` read it, at the edit's size.
+
+    Raises ValueError for a size, a number of steps or a solver that cannot be.
+    """
+    solver_named(request.solver)
     settings = components.settings
     height, width = edit_size(request, photo.size, settings.target_area, token_side(components))
     complete = replace(fill_defaults(request, settings), height=height, width=width)
