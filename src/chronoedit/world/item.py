@@ -110,7 +110,8 @@ def sample_item(seed: int, *, family: str | None = None, edit: str | None = None
     drawn = str(rng.choice(list(WEIGHTS), p=list(WEIGHTS.values())))
     scene_class = SCENES[family or drawn]
     if edit is not None and edit not in scene_class.edits:
-        raise ValueError(f"family {scene_class.family!r} has no edit {edit!r}; choose one of {', '.join(scene_class.edits)}")
+        choices = ", ".join(scene_class.edits)
+        raise ValueError(f"family {scene_class.family!r} has no edit {edit!r}; choose one of {choices}")
     wanted = edit or str(rng.choice(scene_class.edits))
     for _ in range(MAX_DRAWS):
         scene = scene_class.sample(rng, wanted)

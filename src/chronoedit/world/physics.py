@@ -53,7 +53,12 @@ def _read(state: State, handles: dict[int, pymunk.Body], moving: tuple[int, ...]
 
 
 def _add_floor(space: pymunk.Space, floor_y: float) -> None:
-    corners = [(-WORLD_SIZE, floor_y), (2 * WORLD_SIZE, floor_y), (2 * WORLD_SIZE, floor_y + 60), (-WORLD_SIZE, floor_y + 60)]
+    corners = [
+        (-WORLD_SIZE, floor_y),
+        (2 * WORLD_SIZE, floor_y),
+        (2 * WORLD_SIZE, floor_y + 60),
+        (-WORLD_SIZE, floor_y + 60),
+    ]
     floor = pymunk.Poly(space.static_body, corners)
     floor.friction, floor.elasticity = 0.9, 0.3
     space.add(floor)

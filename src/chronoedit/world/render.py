@@ -1,6 +1,7 @@
-"""State → picture and id-mask. Pillow draws three times as large and the picture is box-averaged; ids are drawn as they are.
+"""State → picture and id-mask.
 
-Ids: 0 backdrop and ropes, 1 the robot arm, from 2 the bodies.
+Pillow draws three times as large and the picture is box-averaged; ids are drawn as they are: 0 backdrop and ropes,
+1 the robot arm, from 2 the bodies.
 """
 
 from __future__ import annotations
@@ -110,7 +111,11 @@ def _decoration(backdrop: Backdrop) -> list[Shape]:
     lighter, darker = tuple(np.minimum(wall * 1.07, 255)), tuple(wall * 0.88)
     x = backdrop.decoration_x
     if backdrop.decoration == "window":
-        return [(_box(x - 15, 12, x + 15, 46), darker), (_box(x - 12, 15, x - 1, 43), lighter), (_box(x + 1, 15, x + 12, 43), lighter)]
+        return [
+            (_box(x - 15, 12, x + 15, 46), darker),
+            (_box(x - 12, 15, x - 1, 43), lighter),
+            (_box(x + 1, 15, x + 12, 43), lighter),
+        ]
     if backdrop.decoration == "picture":
         return [(_box(x - 13, 18, x + 13, 38), darker), (_box(x - 10, 21, x + 10, 35), lighter)]
     if backdrop.decoration == "shelf":

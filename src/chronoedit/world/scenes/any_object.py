@@ -36,7 +36,9 @@ class AnyObject(Scene):
         if bodies is None:
             return None
         start = State(backdrop=backdrop, bodies=tuple(bodies))
-        return {"recolour": cls._recolour, "remove": cls._remove, "add": cls._add, "nothing": cls._nothing}[edit](rng, start)
+        return {"recolour": cls._recolour, "remove": cls._remove, "add": cls._add, "nothing": cls._nothing}[edit](
+            rng, start
+        )
 
     @classmethod
     def _recolour(cls, rng: np.random.Generator, start: State) -> AnyObject:

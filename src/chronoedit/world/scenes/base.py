@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ FRAMES = 29
 MARGIN_PX = 4.0
 WALLS = ((226, 222, 212), (206, 220, 232), (214, 228, 212), (232, 218, 214), (222, 216, 232), (236, 232, 222))
 FLOORS = ((158, 132, 106), (132, 138, 148), (176, 156, 132), (118, 124, 112), (150, 142, 136))
+
+Option = TypeVar("Option")
 
 
 class Scene(ABC):
@@ -39,16 +42,19 @@ class Scene(ABC):
         """The scene at time t in [0, 1] of the edit."""
 
 
-def pick(rng: np.random.Generator, options: tuple | list):
+def pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
+    """One of the options, each as likely."""
     return options[int(rng.integers(len(options)))]
 
 
 def jitter(rng: np.random.Generator, colour: tuple[int, int, int], amount: int) -> tuple[int, int, int]:
+    """The colour with each channel moved by up to `amount` of 255, at random."""
     r, g, b = (int(np.clip(c + rng.integers(-amount, amount + 1), 0, 255)) for c in colour)
     return r, g, b
 
 
 def sample_backdrop(rng: np.random.Generator) -> Backdrop:
+    """Wall, floor, light and decoration, drawn at random."""
     return Backdrop(
         wall=jitter(rng, pick(rng, WALLS), 6),
         floor=jitter(rng, pick(rng, FLOORS), 8),
@@ -65,7 +71,10 @@ def sample_looks(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
     return [(pick(rng, KINDS), str(colour)) for colour in colours]
 
 
-def make_body(rng: np.random.Generator, body_id: int, look: tuple[str, str], x: float, floor_y: float, size: float) -> Body:
+def make_body(
+    rng: np.random.Generator, body_id: int, look: tuple[str, str], x: float, floor_y: float, size: float
+) -> Body:
+    """A body that stands on the floor at `x`, its albedo a little off the palette's colour."""
     kind, colour = look
     albedo = jitter(rng, COLOURS[colour], 6)
     return Body(id=body_id, kind=kind, colour=colour, albedo=albedo, x=x, y=floor_y - size, size=size)

@@ -1,4 +1,4 @@
-"""Falling: objects hang from ropes; the one that is released falls under gravity and comes to rest on what lies below."""
+"""Falling: objects hang from ropes; the one that is released falls and comes to rest on what lies below."""
 
 from __future__ import annotations
 

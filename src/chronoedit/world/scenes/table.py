@@ -1,4 +1,4 @@
-"""Table with a robot arm: pick up, place on, push, hold still. The arm hangs from the ceiling and moves in the plane."""
+"""Table with a robot arm that hangs from the ceiling: pick up, place on, push, hold still."""
 
 from __future__ import annotations
 
@@ -41,12 +41,16 @@ class Table(Scene):
             return None
         arm = Arm(x=_round(rng.uniform(18, 110)), y=_round(rng.uniform(13, 26)), opening=_round(rng.uniform(9, 13)))
         start = State(backdrop=backdrop, bodies=tuple(bodies), arm=arm)
-        return {"pick_up": cls._pick_up, "place": cls._place, "push": cls._push, "hold_still": cls._hold}[edit](rng, start)
+        return {"pick_up": cls._pick_up, "place": cls._place, "push": cls._push, "hold_still": cls._hold}[edit](
+            rng, start
+        )
 
     @classmethod
     def _pick_up(cls, rng: np.random.Generator, start: State) -> Table:
         body = pick(rng, start.bodies)
-        return cls(start, "pick_up", say(rng, "pick_up", a=body.name), body.id, replace(body, y=LIFTED_Y), checks=("gripped",))
+        return cls(
+            start, "pick_up", say(rng, "pick_up", a=body.name), body.id, replace(body, y=LIFTED_Y), checks=("gripped",)
+        )
 
     @classmethod
     def _place(cls, rng: np.random.Generator, start: State) -> Table | None:
@@ -67,7 +71,11 @@ class Table(Scene):
         tool = 2 * (CLOSED_OPENING + FINGER_WIDTH) + 2
         swept = (min(body.x - body.size, goal.x - goal.size), max(body.x + body.size, goal.x + goal.size))
         low, high = (swept[0] - tool, swept[1] + 3) if side > 0 else (swept[0] - 3, swept[1] + tool)
-        if low < 0 or high > WORLD_SIZE or any(low < o.x + o.size and o.x - o.size < high for o in start.others(body.id)):
+        if (
+            low < 0
+            or high > WORLD_SIZE
+            or any(low < o.x + o.size and o.x - o.size < high for o in start.others(body.id))
+        ):
             return None
         prompt = say(rng, "push", a=body.name, side="right" if side > 0 else "left")
         return cls(start, "push", prompt, body.id, goal, side, checks=("supported", "touched"))
@@ -96,7 +104,9 @@ def _reach(arm: Arm, body: Body, t: float, times: tuple[float, float, float, flo
     t0, over, down, closed = times
     wide = grip_width(body) + OPEN_EXTRA
     opening = between(arm.opening, wide, t, t0, over) if t < down else between(wide, grip_width(body), t, down, closed)
-    return Arm(x=between(arm.x, body.x, t, t0, over), y=between(arm.y, wrist_height(body), t, over, down), opening=opening)
+    return Arm(
+        x=between(arm.x, body.x, t, t0, over), y=between(arm.y, wrist_height(body), t, over, down), opening=opening
+    )
 
 
 def _lift(arm: Arm, body: Body, goal: Body, t: float) -> tuple[Arm, Body]:
@@ -129,4 +139,6 @@ def _shove(arm: Arm, body: Body, goal: Body, t: float) -> tuple[Arm, Body]:
     if t > 0.56:
         x = moved.x - side * reach
     down = wrist_height(body)
-    return Arm(x=x, y=between(arm.y, down, t, 0.28, 0.5), opening=between(arm.opening, CLOSED_OPENING, t, 0.0, 0.28)), moved
+    return Arm(
+        x=x, y=between(arm.y, down, t, 0.28, 0.5), opening=between(arm.opening, CLOSED_OPENING, t, 0.0, 0.28)
+    ), moved
