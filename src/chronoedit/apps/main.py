@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,9 @@ def _run_words(words: list[str], verbose: bool) -> int:
         return _dispatch(words)
     except KeyboardInterrupt:
         return _report("interrupted; files that were being written have been removed", INTERRUPTED)
+    except BrokenPipeError:  # whoever read the output (head, a pager) has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it ends
+        return FAILED
     except EditCancelled as error:
         return _report(str(error), INTERRUPTED)
     except (ValueError, ChronoEditError) as error:

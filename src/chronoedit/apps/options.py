@@ -112,6 +112,9 @@ class ModelFlags:
     model_path: Annotated[
         str | None, option("'tiny' (embedded, default), folder, or hub id", shown="MODEL", also=("model-id",))
     ] = None
+    base: Annotated[
+        str | None, option("where MODEL is one transformer file: the model with the other parts", shown="MODEL")
+    ] = None
     lora_path: Annotated[tuple[Path, ...], option("LoRA files, fused into the model", shown="FILE...")] = ()
     lora_scale: Annotated[
         tuple[float, ...], option("one for each LoRA, or one for all (default: 1)", shown="X...")

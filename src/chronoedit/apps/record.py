@@ -29,6 +29,7 @@ def edit_metadata(result: EditResult, model: ModelFlags, variant: int = 0) -> di
         "request": result.request.to_json(),
         "variant": variant,
         "model": model.model_path or DEFAULT_MODEL,
+        "base": model.base,
         "loras": [{"path": path, "scale": scale} for path, scale in model.loras()],
         "hashes": result.hashes,
         "timings_s": result.timings_s,
@@ -87,6 +88,7 @@ class Record:
         complete = replace(
             flags,
             model_path=flags.model_path or self.metadata.get("model"),
+            base=flags.base or self.metadata.get("base"),
             lora_path=flags.lora_path or tuple(Path(lora["path"]) for lora in loras),
             lora_scale=flags.lora_scale or tuple(lora["scale"] for lora in loras),
         )

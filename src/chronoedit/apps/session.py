@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from chronoedit.apps.options import DEFAULT_MODEL, ModelFlags
-from chronoedit.errors import ChronoEditError
+from chronoedit.errors import ChronoEditError, ImageError, OutputError
 
 if TYPE_CHECKING:
     from chronoedit.editing.editor import Editor
@@ -32,7 +32,8 @@ def opened(flags: ModelFlags) -> Iterator[Editor]:
 
     _hush_libraries()
     try:
-        editor = load(flags.model_path or DEFAULT_MODEL, device=flags.device, offload=flags.offload_model)
+        path = flags.model_path or DEFAULT_MODEL
+        editor = load(path, device=flags.device, base=flags.base, offload=flags.offload_model)
         if flags.lora_path:
             editor.load_loras(flags.loras())
         yield editor
@@ -41,6 +42,15 @@ def opened(flags: ModelFlags) -> Iterator[Editor]:
         raise ChronoEditError(
             f"out of memory: {str(error).splitlines()[0] or 'no more to be had'}; try {remedy}"
         ) from error
+
+
+@contextmanager
+def bad_arguments() -> Iterator[None]:
+    """Pictures that are refused and outputs that cannot be written are bad arguments, as long as nothing has run."""
+    try:
+        yield
+    except (ImageError, OutputError) as error:
+        raise ValueError(str(error)) from error
 
 
 def check_device(name: str | None) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
@@ -18,11 +19,15 @@ from chronoedit.apps.options import (
     ReasoningFlags,
     SamplingFlags,
     build_request,
+    option,
 )
 from chronoedit.apps.progress import StageBars
 from chronoedit.apps.record import Record, edit_metadata
-from chronoedit.apps.session import is_extra_process, opened
+from chronoedit.apps.session import bad_arguments, is_extra_process, opened
 from chronoedit.request import EditRequest, EditResult
+
+if TYPE_CHECKING:
+    from chronoedit.editing.chain import ChainStep
 
 
 @dataclass(frozen=True)
@@ -51,15 +56,16 @@ class Edit:
         """Check everything that can be checked without the model, edit, write. Raises as `Editor.edit` and `media`."""
         if is_extra_process():
             return
-        if self.files.like is None:
-            request, record, model = self._request(), None, self.model
-        else:
-            self._refuse_changes()
-            record = Record.read(self.files.like)
-            request, model = record.request(self.files.input), record.model(self.model)
-        targets = plan_targets(self.files, request.num_variants if record is None else 1)
-        request = replace(request, return_trajectory=request.reasoning and targets.video is not None)
-        self._check(request, targets, model)
+        with bad_arguments():
+            if self.files.like is None:
+                request, record, model = self._request(), None, self.model
+            else:
+                self._refuse_changes()
+                record = Record.read(self.files.like)
+                request, model = record.request(self.files.input), record.model(self.model)
+            targets = plan_targets(self.files, request.num_variants if record is None else 1)
+            request = replace(request, return_trajectory=request.reasoning and targets.video is not None)
+            self._check(request, targets, model)
         for note in (*self.published.explain(), *self.prompts.explain(self.model)):
             print(f"note: {note}", file=sys.stderr)
         with opened(model) as editor, StageBars() as bars:
@@ -139,4 +145,60 @@ def tell(paths: Iterable[Path], result: EditResult) -> None:
     print(f"{width}x{height} px, seed {result.request.seed}, {result.timings_s['total']:.1f} s", file=sys.stderr)
 
 
-COMMANDS = {"edit": Edit}
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """Several edits, each starting from the last result; run again, it goes on where it stopped.
+
+    chronoedit chain -i photo.png -o DIR -p "open the jar" "then add seasoning"
+    """
+
+    input: Annotated[Path, option("the picture to start from", shown="FILE", short="i")]
+    output: Annotated[Path, option("folder for step-01.png, step-02.png, ...", shown="DIR", short="o")]
+    prompt: Annotated[tuple[str, ...], option("the changes, one a step", shown="TEXT...", short="p")]
+    negative_prompt: Annotated[str, option("what to avoid, in every step", shown="TEXT")] = ""
+    sampling: SamplingFlags = SamplingFlags()
+    reasoning: ReasoningFlags = ReasoningFlags()
+    model: ModelFlags = ModelFlags()
+    published: PublishedFlags = PublishedFlags()
+
+    def run(self) -> None:
+        """Check all steps, then edit and save them one by one. Raises as `run_chain`."""
+        if is_extra_process():
+            return
+        with bad_arguments():
+            requests = [
+                build_request(self.input, prompt, self.negative_prompt, self.sampling, self.reasoning)
+                for prompt in self.prompt
+            ]
+            self._check()
+        for note in self.published.explain():
+            print(f"note: {note}", file=sys.stderr)
+        with opened(self.model) as editor, StageBars() as bars:
+            from chronoedit.editing.chain import run_chain
+
+            run_chain(
+                editor,
+                [replace(request, progress=bars.update) for request in requests],
+                self.output,
+                describe=lambda result: edit_metadata(result, self.model),
+                on_step=self._tell,
+            )
+
+    def _check(self) -> None:
+        if not self.prompt:
+            raise ValueError("no prompts were given; say what to change, step by step, after --prompt (-p)")
+        self.model.check()
+        media.load_image(self.input)
+        if self.input.resolve().parent == self.output.resolve():
+            raise ValueError(f"{self.input} lies in the folder of the results; choose another --output")
+        media.check_writable(self.output / "step-01.png")
+
+    def _tell(self, step: ChainStep) -> None:
+        if step.result is not None:
+            tell([step.path], step.result)
+        else:
+            print(step.path)
+            print("done before", file=sys.stderr)
+
+
+COMMANDS = {"edit": Edit, "chain": Chain}
