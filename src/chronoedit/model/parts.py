@@ -60,7 +60,7 @@ class Transformer:
             keep_in_fp32=tuple(ChronoEditDiT._keep_in_fp32_modules or ()),
             ignored=_unused,
         )
-        return load_module(empty_module(lambda: ChronoEditDiT(**self.arguments)), self.source, plan)
+        return load_module(_built(lambda: ChronoEditDiT(**self.arguments), self.where), self.source, plan)
 
 
 def _unused(name: str) -> bool:
@@ -156,11 +156,11 @@ def _source(folder: Path) -> SafetensorsSource:
     return SafetensorsSource(_table(folder))
 
 
-def _built(make: Callable[[], Any], folder: Path) -> Any:
+def _built(make: Callable[[], Any], where: str | Path) -> Any:
     try:
         return empty_module(make)
     except (TypeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder / 'config.json'} does not describe this component: {error}") from error
+        raise CheckpointError(f"{where}: its config.json does not describe this component: {error}") from error
 
 
 def folder_loaders(folder: Path, transformer: Transformer, target: Target) -> dict[str, Callable[[], Any]]:
