@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 # linear sRGB → XYZ, each row divided by the D65 white point (IEC 61966-2-1)
-_TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
 _TO_XYZ /= _TO_XYZ.sum(axis=1, keepdims=True)
 _LEVELS = np.arange(256) / 255.0
 _LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(np.float32)
@@ -37,7 +39,7 @@ def delta_e(lab_a: np.ndarray, lab_b: np.ndarray) -> np.ndarray:
 
 
 def psnr_db(a: np.ndarray, b: np.ndarray, where: np.ndarray) -> float:
-    """PSNR in dB between uint8 pictures `H W 3` over the pixels `where` (bool H W); at most 99, which equal ones get."""
+    """PSNR in dB of uint8 pictures `H W 3` over the pixels `where` (bool H W); at most 99, which equal ones get."""
     if not where.any():
         return 99.0
     mse = float(((a[where].astype(np.float64) - b[where]) ** 2).mean())

@@ -85,4 +85,4 @@ def best_shift(template: np.ndarray, mask: np.ndarray) -> tuple[int, int, float]
     dy, dx = np.where(dy < height, dy, dy - shape[0]), np.where(dx < width, dx, dx - shape[1])
     score = overlap - 1e-3 * np.hypot(dx, dy)
     best = np.unravel_index(int(score.argmax()), shape)
-    return int(dx[best]), int(dy[best]), float(overlap[best]) / max(1, np.count_nonzero(template))
+    return int(dx[best]), int(dy[best]), float(overlap[best]) / max(1, int(np.count_nonzero(template)))

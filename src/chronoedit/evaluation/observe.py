@@ -138,7 +138,7 @@ def _claimed(labels: np.ndarray, *, but: int) -> np.ndarray:
 
 
 def _covered(lab: np.ndarray, backdrop: np.ndarray, albedo: np.ndarray) -> np.ndarray:
-    """Pixels of which more than half is the albedo and the rest backdrop: this finds a blurred edge where it truly is."""
+    """Pixels that are more than half albedo, the rest backdrop: a blurred edge is found where it truly is."""
     step = albedo - backdrop
     return ((lab - backdrop) * step).sum(axis=-1) > 0.5 * (step * step).sum(axis=-1)
 
@@ -170,7 +170,7 @@ class _FoundArm:
 
 
 def _find_arm(seen: np.ndarray, true_mask: np.ndarray, truth: State, scale: float) -> _FoundArm:
-    """The arm where its outline covers most of the pixels in its colours; its opening is taken as the true one."""
+    """The arm, where its outline covers most of the pixels in its colours; its opening is taken as the true one."""
     nowhere = np.zeros_like(seen)
     if truth.arm is None:
         return _FoundArm(arm=None, error_px=0.0, mask=nowhere)

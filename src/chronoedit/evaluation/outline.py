@@ -94,7 +94,7 @@ def best_kind(shape: SeenShape, body: Body) -> str:
 
 
 def angle_error(shape: SeenShape, body: Body) -> float:
-    """The turn in radians, in steps of 10°, whose outline fits clearly better than the body's own; 0 when none does."""
+    """The turn in radians, in steps of 10°, whose outline fits clearly better than the true one; 0 when none does."""
     limit = LARGEST_TURN_DEG[body.kind]
     turns = sorted(range(-limit, limit + 1, 10), key=abs)
     fits = shape.fits(body.kind, [body.angle + math.radians(turn) for turn in turns])

@@ -67,7 +67,9 @@ class Score:
 
 
 def score(item: Item, edited: np.ndarray, trajectory: np.ndarray | None = None) -> Score:
-    """Score an edited picture, uint8 size size 3, and the reasoning frames that led to it, uint8 T size size 3, if shown.
+    """Score an edited picture, uint8 size size 3.
+
+    `trajectory` are the frames that an editor with reasoning shows, the edit last: uint8 T size size 3.
 
     Raises ValueError when the picture is not of the item's size.
     """
@@ -149,7 +151,8 @@ def _physics(item: Item, seen: Observation) -> dict[str, float]:
     """What the scene asks of its subject, in radii; infinite when the subject is not seen."""
     sighting = seen.bodies.get(item.subject) if item.subject is not None else None
     return {
-        name: CHECKS[name](seen.state, sighting.body) if sighting is not None else math.inf for name in item.scene.checks
+        name: CHECKS[name](seen.state, sighting.body) if sighting is not None else math.inf
+        for name in item.scene.checks
     }
 
 

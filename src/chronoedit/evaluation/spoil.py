@@ -59,7 +59,9 @@ def _missing(_rng: np.random.Generator, state: State, body: Body) -> State:
 def _doubled(rng: np.random.Generator, state: State, body: Body) -> State | None:
     """A second one at least a diameter away from every body."""
     for _ in range(DRAWS):
-        twin = replace(body, id=max(b.id for b in state.bodies) + 1, x=rng.uniform(0, WORLD_SIZE), y=rng.uniform(20, 110))
+        twin = replace(
+            body, id=max(b.id for b in state.bodies) + 1, x=rng.uniform(0, WORLD_SIZE), y=rng.uniform(20, 110)
+        )
         apart = all(math.hypot(twin.x - b.x, twin.y - b.y) > 2 * max(twin.size, b.size) for b in state.bodies)
         if apart and _inside(twin):
             return state.with_body(twin)
