@@ -20,7 +20,8 @@ from chronoedit.model import hub
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
     "model_index.json": b'{"_class_name": "ChronoEditPipeline"}\n',
-    "transformer/diffusion_pytorch_model.safetensors": bytes(range(256)) * 2000,
+    # longer than twice the client's blocks of 10 MB, below which it keeps nothing of a broken transfer
+    "transformer/diffusion_pytorch_model.safetensors": bytes(range(256)) * 100_000,
     "assets/teaser.png": b"not wanted",
     "weights.pth": b"not wanted either",
 }
@@ -53,7 +54,11 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def answer(self, *, body: bool) -> None:
         path = unquote(self.path.partition("?")[0])
-        if path.startswith("/api/models/someone/small"):
+        if path.startswith("/api/models/someone/small/tree/"):
+            oid = "0" * 40
+            tree = [{"type": "file", "path": name, "size": len(data), "oid": oid} for name, data in FILES.items()]
+            self.reply(json.dumps(tree).encode(), body=body)
+        elif path.startswith("/api/models/someone/small"):
             siblings = [{"rfilename": name} for name in FILES]
             self.reply(json.dumps({"id": "someone/small", "sha": REVISION, "siblings": siblings}).encode(), body=body)
         elif path.startswith(f"/someone/small/resolve/{REVISION}/"):

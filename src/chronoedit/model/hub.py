@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 from chronoedit.errors import CheckpointError
@@ -50,8 +51,14 @@ def download(repo_id: str) -> Path:
             f"no folder {repo_id} here, it is not in the hub's cache, and the hub cannot be reached (offline, or "
             f"HF_HUB_OFFLINE is set); connect and run it again, or copy a download of it here and give its folder"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, OSError, *_transport_errors()) as error:
         raise CheckpointError(
             f"the download of {repo_id} failed ({error}); run the same command again, it goes on where it stopped"
         ) from error
     return Path(folder)
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """Broken connections, as the HTTP library raises them that this version of the client is built on."""
+    libraries = [sys.modules[name] for name in ("httpx", "httpx2") if name in sys.modules]
+    return tuple(library.HTTPError for library in libraries)

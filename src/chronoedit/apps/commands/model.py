@@ -17,7 +17,15 @@ from rich.table import Table
 
 from chronoedit.errors import ChronoEditError
 from chronoedit.model import keys
-from chronoedit.model.headers import TensorInfo, fingerprint, read_header, read_json, read_tensors_info, weight_files
+from chronoedit.model.headers import (
+    TensorInfo,
+    fingerprint,
+    read_header,
+    read_json,
+    read_tensors_info,
+    refuse_pickle,
+    weight_files,
+)
 from chronoedit.model.settings import read_settings
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -125,6 +133,10 @@ def _describe_file(path: Path, console: Console) -> None:
         console.print(f"{path}: a transformer in GGUF", markup=False)
         _print_tensors(console, {"transformer": tensors})
         return
+    if path.suffix.lower() != ".safetensors":
+        refuse_pickle(path)
+        expected = ", ".join((".safetensors", ".gguf", *PICTURE_SUFFIXES))
+        raise ChronoEditError(f"{path} is of no kind that is known here; expected a folder, or one of {expected}")
     tensors = read_header(path).tensors
     layout = keys.layout_of(tensors)
     if layout is None:

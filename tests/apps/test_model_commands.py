@@ -1,0 +1,138 @@
+"""`chronoedit convert` and `chronoedit info`, run as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from chronoedit.apps.main import main
+from chronoedit.media import save_image
+from chronoedit.model.checkpoint import open_checkpoint
+
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+
+
+def test_there_and_back(random_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    single, back = tmp_path / "wan.safetensors", tmp_path / "back"
+    assert main(["convert", str(random_checkpoint), str(single), "--unused-norm"]) == 0
+    assert main(["convert", str(single), str(back), "--base", str(random_checkpoint), "--max_shard_gb", "0.0005"]) == 0
+    out = capsys.readouterr().out
+    assert f"wrote {single} (original layout)" in out
+    assert f"wrote {back} (published layout)" in out
+    expected = load_file(random_checkpoint / WEIGHTS)
+    found = {name: t for path in (back / "transformer").glob("*.safetensors") for name, t in load_file(path).items()}
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert len(list((back / "transformer").glob("*.safetensors"))) > 1
+
+
+def test_another_type_and_prefix(random_checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "comfy.safetensors"
+    arguments = ["--dtype", "bfloat16", "--prefix", "model.diffusion_model.", "--to", "original"]
+    assert main(["convert", str(random_checkpoint), str(output), *arguments]) == 0
+    tensors = load_file(output)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16}
+    assert all(name.startswith("model.diffusion_model.") for name in tensors)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["convert", "MODEL", "OUT/o", "--prefix", "a."], 2, "belong to original names"),
+        (["convert", "MODEL", "OUT/o.gguf", "--to", "original"], 2, "must end in .safetensors"),
+        (["convert", "MODEL", "OUT/o", "--max-shard-gb", "0"], 2, "--max-shard-gb is 0.0; a number above 0"),
+        (["convert", "MODEL/nothing", "OUT/o"], 1, "no file or folder"),
+        (["convert", f"MODEL/{WEIGHTS}", "OUT/o"], 1, "--base FOLDER"),
+        (["convert", "MODEL"], 2, "OUTPUT|PATH|required"),
+        (["info", "nowhere/at/all"], 1, "no file or folder nowhere/at/all; expected tiny"),
+        (["info", "MODEL/model_index.json"], 1, "is of no kind that is known here; expected a folder, or one of"),
+        (["info", "MODEL/vae/diffusion_pytorch_model.safetensors"], 1, "known LoRA dialect"),
+    ],
+)
+def test_errors_and_exit_codes(
+    arguments: list[str],
+    code: int,
+    message: str,
+    random_checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [word.replace("MODEL", str(random_checkpoint)).replace("OUT", str(tmp_path)) for word in arguments]
+    assert main(words) == code
+    shown = capsys.readouterr().err
+    assert any(part in shown for part in message.split("|"))
+    assert "Traceback" not in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def described(path: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(["info", str(path)]) == 0
+    return capsys.readouterr().out
+
+
+def test_info_of_a_folder(random_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = described(random_checkpoint, capsys)
+    assert "published layout (ChronoEditPipeline, ChronoEditTransformer3DModel)" in text
+    parameters = sum(tensor.numel() for tensor in load_file(random_checkpoint / WEIGHTS).values())
+    row = next(line for line in text.splitlines() if line.startswith("transformer "))
+    assert row.split()[1:] == [f"{parameters:,}", f"{parameters * 4:,}", "F32", "(87)"]
+    assert "num_layers: 2" in text
+    assert "num_inference_steps: 4" in text
+    assert f"model hash: {open_checkpoint(random_checkpoint, device='cpu').model_hash}" in text
+
+
+def test_info_of_transformer_files(random_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "a transformer alone, published names" in described(random_checkpoint / WEIGHTS, capsys)
+    prefixed = {f"model.diffusion_model.{name}": torch.ones(2) for name in ("head.head.weight", "head.head.bias")}
+    save_file(prefixed, tmp_path / "comfy.safetensors")
+    text = described(tmp_path / "comfy.safetensors", capsys)
+    assert "a transformer alone, original Wan names after the prefix model.diffusion_model." in text
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(str(tmp_path / "wan.gguf"), "wan")
+    writer.add_tensor("head.head.weight", torch.ones(4, 32).numpy())
+    for write in (
+        writer.write_header_to_file,
+        writer.write_kv_data_to_file,
+        writer.write_tensors_to_file,
+        writer.close,
+    ):
+        write()
+    text = described(tmp_path / "wan.gguf", capsys)
+    assert "a transformer in GGUF" in text
+    assert "128" in text
+
+
+def test_info_of_a_lora(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensors = {}
+    for block in range(7):
+        stem = f"diffusion_model.blocks.{block}.self_attn.q"
+        tensors |= {f"{stem}.lora_down.weight": torch.ones(4, 8), f"{stem}.lora_up.weight": torch.ones(8, 4)}
+    save_file(tensors, tmp_path / "lora.safetensors")
+    text = described(tmp_path / "lora.safetensors", capsys)
+    assert "a LoRA in the original dialect" in text
+    assert "ranks: 4 (7 modules)" in text
+    assert "modules: 7: blocks.0.attn1.to_q, " in text
+    assert "and 2 more" in text
+
+
+def test_info_of_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = Image.new("RGB", (32, 32), (1, 2, 3))
+    metadata = {
+        "version": "0.1.0",
+        "request": {"prompt": "add [bold]a hat", "seed": 7},
+        "hashes": {"model": "abc", "loras": ["def"]},
+        "timings_s": {"total": 1.5},
+    }
+    save_image(picture, tmp_path / "made.png", metadata)
+    text = described(tmp_path / "made.png", capsys)
+    assert "a picture made by chronoedit 0.1.0" in text
+    for line in ("prompt: add [bold]a hat", "seed: 7", "model: abc", f"loras: {json.dumps(['def'])}", "total: 1.5"):
+        assert f"  {line}\n" in text
+    save_image(picture, tmp_path / "plain.png")
+    assert main(["info", str(tmp_path / "plain.png")]) == 1
+    assert "carries no record of an edit" in capsys.readouterr().err
