@@ -32,8 +32,8 @@ class PromptTokens(NamedTuple):
     image: Tensor | None
     bias: Tensor | None
 
-    def to(self, device: torch.device, non_blocking: bool = False) -> PromptTokens:
-        """The same on another device."""
+    def to(self, device: torch.device | None, non_blocking: bool = False) -> PromptTokens:
+        """The same on another device, or where it is if that is None."""
         image = None if self.image is None else self.image.to(device, non_blocking=non_blocking)
         bias = None if self.bias is None else self.bias.to(device, non_blocking=non_blocking)
         return PromptTokens(self.text.to(device, non_blocking=non_blocking), image, bias)
@@ -227,12 +227,16 @@ class Attention(nn.Module, AttentionModuleMixin):
                 query, key = rotate(query, rotary), rotate(key, rotary)
             out = self.processor(query, KV(key, value))
         else:
-            text = self.text_kv(prompt.text) if isinstance(prompt.text, Tensor) else prompt.text
-            out = self.processor(query, text, prompt.bias)
-            if prompt.image is not None:
-                image = self.image_kv(prompt.image) if isinstance(prompt.image, Tensor) else prompt.image
+            text, image, bias = self.project(prompt) if isinstance(prompt, PromptTokens) else prompt
+            out = self.processor(query, text, bias)
+            if image is not None:
                 out = out + self.processor(query, image)
         return self.to_out[0](out)
+
+    def project(self, prompt: PromptTokens) -> BlockKV:
+        """The keys and values of a prompt."""
+        image = None if prompt.image is None else self.image_kv(prompt.image)
+        return BlockKV(self.text_kv(prompt.text), image, prompt.bias)
 
     def text_kv(self, tokens: Tensor) -> KV:
         """Keys and values of text (or of the video's own) tokens, `b k d`."""

@@ -9,6 +9,8 @@ i image tokens (257), d model width (heads · head dimension).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -26,7 +28,7 @@ from diffusers.utils import apply_lora_scale
 from einops import rearrange
 from torch import Tensor, nn
 
-from chronoedit.model.attention import KV, Attention, BlockKV, PromptKV, PromptTokens, collapse_padding
+from chronoedit.model.attention import Attention, BlockKV, PromptKV, PromptTokens, collapse_padding
 from chronoedit.model.rope import default_frame_positions, rotary_table
 
 
@@ -112,15 +114,6 @@ class ChronoEditBlock(nn.Module):
 
         normed = (self.norm3(x.float()) * (1 + ffn_scale) + ffn_shift).type_as(x)
         return (x.float() + self.ffn(normed).float() * ffn_gate).type_as(x)
-
-    def prompt_kv(self, prompt: PromptTokens) -> BlockKV:
-        """What this block reads of the prompt, on the prompt's device whichever the weights are on."""
-        away, home = prompt.text.device, self.attn2.norm_k.weight.device
-        text = KV(*(x.to(away) for x in self.attn2.text_kv(prompt.text.to(home))))
-        image = None
-        if prompt.image is not None:
-            image = KV(*(x.to(away) for x in self.attn2.image_kv(prompt.image.to(home))))
-        return BlockKV(text, image, prompt.bias)
 
 
 # Written to the table itself: `register` would first import two dozen other transformers, a second of every start.
@@ -245,11 +238,13 @@ class ChronoEditDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
         Takes text states `b l text_dim` and image states `b i image_dim`. With the prompts' real lengths, `b`, the
         padded tokens of each row become one key with a bias: the same up to rounding. Without, every key is kept.
         """
-        # Weights may rest on another device, as group offloading moves them in `forward` only: they are met there.
-        away, home = text_embeds.device, self.condition_embedder.text_embedder.linear_1.weight.device
-        image_embeds = None if image_embeds is None else image_embeds.to(home)
-        tokens = self.condition_embedder.prompt(text_embeds.to(home), image_embeds, text_lengths).to(away)
-        blocks = [cast(ChronoEditBlock, block).prompt_kv(tokens) for block in self.blocks]
+        with _onloaded(self) as device:
+            image_embeds = None if image_embeds is None else image_embeds.to(device)
+            tokens = self.condition_embedder.prompt(text_embeds.to(device), image_embeds, text_lengths)
+        blocks: list[BlockKV] = []
+        for block in self.blocks:
+            with _onloaded(block) as device:
+                blocks.append(cast(ChronoEditBlock, block).attn2.project(tokens.to(device)))
         images = tuple(block.image for block in blocks if block.image is not None)
         return PromptKV(text=tuple(block.text for block in blocks), image=images or None, bias=tokens.bias)
 
@@ -284,3 +279,23 @@ class ChronoEditDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
     def _unpatchify(self, x: Tensor, grid: Grid) -> Tensor:
         sizes = dict(zip(("f", "y", "x", "pt", "ph", "pw"), (*grid, *self.config.patch_size), strict=True))
         return rearrange(x, "b (f y x) (pt ph pw c) -> b c (f pt) (y ph) (x pw)", **sizes)
+
+
+@contextmanager
+def _onloaded(module: nn.Module) -> Iterator[torch.device | None]:
+    """Brings the weights of a group-offloaded module to its device, which diffusers does in `forward` only.
+
+    Yields that device, to which the inputs must go too; None where nothing is offloaded.
+    """
+    registry = getattr(module, "_diffusers_hook", None)
+    hook = None if registry is None else registry.get_hook("group_offloading")
+    if hook is None:
+        yield None
+        return
+    hook.group.onload_()
+    if hook.group.stream is not None:
+        hook.group.stream.synchronize()
+    try:
+        yield hook.group.onload_device
+    finally:
+        hook.group.offload_()

@@ -52,9 +52,15 @@ def rotary_table(frame_positions: Tensor, rows: int, columns: int, head_dim: int
 
 def rotate(x: Tensor, rotary: Tensor) -> Tensor:
     """Turns each pair of channels of `x`, `b s n h`, by its token's angle; computed in fp32, returned in x's dtype."""
-    # A complex product reads and writes x once: on a CPU eight times faster than strided halves, to the same bits.
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # b s n h/2
-    return torch.view_as_real(pairs * rotary).flatten(-2).type_as(x)  # b s n h
+    pairs = x.float().unflatten(-1, (-1, 2))  # b s n h/2 2
+    if torch.compiler.is_compiling():
+        # The compiler fuses real arithmetic with what stands around it, but generates no code for complex numbers.
+        (cos, sin), (even, odd) = torch.view_as_real(rotary).unbind(-1), pairs.unbind(-1)
+        turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+    else:
+        # One pass over memory: on a CPU eight times faster than the four products, and the same bits.
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * rotary)
+    return turned.flatten(-2).type_as(x)  # b s n h
 
 
 def _pair_frequencies(head_dim: int, dtype: torch.dtype, device: torch.device) -> Tensor:
