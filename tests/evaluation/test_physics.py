@@ -1,4 +1,4 @@
-"""The scorer against what it must accept (truth, degraded as an autoencoder does) and refuse (spoiled targets, copies)."""
+"""The scorer on what it must accept (truth, as an autoencoder shows it) and refuse (spoiled targets, copies)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from chronoedit.evaluation.spoil import SPOILINGS, spoiled
 from chronoedit.world import FIRST_EVALUATION_SEED, Item, sample_item
 from chronoedit.world.render import render
 from chronoedit.world.state import State
-
 
 
 def blurred(pixels: np.ndarray, sigma: float) -> np.ndarray:
@@ -52,7 +51,9 @@ def items(property_seeds: range) -> list[Item]:
 @pytest.mark.parametrize("degradation", DEGRADATIONS)
 def test_truth_passes_as_an_autoencoder_shows_it(items: list[Item], degradation: str) -> None:
     scores = {item.seed: score(item, DEGRADATIONS[degradation](item.target)) for item in items}
-    failed = {seed: [name for name, held in s.checks.items() if not held] for seed, s in scores.items() if not s.success}
+    failed = {
+        seed: [name for name, held in s.checks.items() if not held] for seed, s in scores.items() if not s.success
+    }
     assert len(failed) <= 0.02 * len(items), failed
 
 

@@ -80,14 +80,14 @@ def score(item: Item, edited: np.ndarray, trajectory: np.ndarray | None = None) 
     target_lab = srgb_to_lab(item.target)
     change_iou = _change_iou(item, seen.lab, target_lab)
     outside_de, outside_psnr_db = _outside(item, edited, delta_e(seen.lab, target_lab))
-    physics = _physics(item, seen)
+    physics, overlap = _physics(item, seen), overlap_radii(seen.state)
     checks = {
         **_identity_checks(item, seen),
         "placed": all(s.position_error <= PLACE_RADII and s.angle_error <= ANGLE_RAD for s in sightings),
         "changed": change_iou >= CHANGE_IOU,
         "unchanged_elsewhere": outside_de <= OUTSIDE_DE and outside_psnr_db >= OUTSIDE_PSNR_DB,
         **_residue_checks(item, seen, target_lab),
-        "solid": overlap_radii(seen.state) <= OVERLAP_RADII,
+        "solid": overlap <= OVERLAP_RADII,
         **{name: error <= PHYSICS_RADII[name] for name, error in physics.items()},
     }
     if item.end.arm is not None:
@@ -95,14 +95,14 @@ def score(item: Item, edited: np.ndarray, trajectory: np.ndarray | None = None) 
     judged = _judged(item, seen)
     error, share = (None, None) if trajectory is None else trajectory_error(item, trajectory)
     return Score(
-        checks=checks,
+        checks={name: bool(held) for name, held in checks.items()},
         position_error=max((s.position_error for s in judged), default=None),
         angle_error=max((s.angle_error for s in judged), default=None),
         change_iou=change_iou,
         colour_delta_e=max((s.delta_e for s in judged), default=None),
         outside_delta_e=outside_de,
         outside_psnr_db=outside_psnr_db,
-        overlap_radii=overlap_radii(seen.state),
+        overlap_radii=overlap,
         physics_radii={name: error if math.isfinite(error) else None for name, error in physics.items()},
         trajectory_error=error,
         trajectory_seen=share,

@@ -86,7 +86,7 @@ def gap_px(a: Body, b: Body) -> float:
         normals /= np.linalg.norm(normals, axis=1, keepdims=True)
         for normal in normals:
             qa, qb = pa @ normal, pb @ normal
-            best = max(best, qb.min() - qa.max(), qa.min() - qb.max())
+            best = max(best, float(qb.min() - qa.max()), float(qa.min() - qb.max()))
     return best
 
 
