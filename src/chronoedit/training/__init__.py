@@ -1,0 +1,1 @@
+"""Training from an empty folder: the autoencoder, then the transformer with its text encoder."""
