@@ -28,6 +28,13 @@ def choose_items(records: Sequence[Record], *, success: bool, row: str = "model"
     return [by_seed[seed] for _, _, seed in sorted(turns)[:count]]
 
 
+def item_row(record: Record, folder: Path, *, row: str = "model", size_px: int = WORLD_SIZE) -> list[Image.Image]:
+    """Input, edit and truth of one item. Raises ImageError when the edited picture is missing."""
+    item = sample_item(record["seed"], size=size_px)
+    edited = load_image(image_path(folder, record["seed"], row))
+    return [Image.fromarray(item.input), edited, Image.fromarray(item.target)]
+
+
 def run_gallery(
     records: Sequence[Record], folder: Path, *, row: str = "model", size_px: int = WORLD_SIZE
 ) -> Image.Image:
@@ -35,9 +42,7 @@ def run_gallery(
     rows, labels = [], []
     for success in (True, False):
         for record in choose_items(records, success=success, row=row):
-            item = sample_item(record["seed"], size=size_px)
-            edited = load_image(image_path(folder, record["seed"], row))
-            rows.append([Image.fromarray(item.input), edited, Image.fromarray(item.target)])
+            rows.append(item_row(record, folder, row=row, size_px=size_px))
             failed = [name for name, held in record["rows"][row]["checks"].items() if not held]
             verdict = "success" if success else f"failed: {', '.join(failed)}"
             labels.append(f"{record['prompt']} [{record['seed']}] {verdict}")
