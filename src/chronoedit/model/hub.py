@@ -34,6 +34,7 @@ def download(repo_id: str) -> Path:
         RepositoryNotFoundError,
     )
 
+    failures: tuple[type[Exception], ...] = (HfHubHTTPError, OSError, *_transport_errors())
     try:
         folder = snapshot_download(repo_id, allow_patterns=list(WANTED_FILES), ignore_patterns=list(UNWANTED_FILES))
     except GatedRepoError as error:
@@ -51,7 +52,7 @@ def download(repo_id: str) -> Path:
             f"no folder {repo_id} here, it is not in the hub's cache, and the hub cannot be reached (offline, or "
             f"HF_HUB_OFFLINE is set); connect and run it again, or copy a download of it here and give its folder"
         ) from error
-    except (HfHubHTTPError, OSError, *_transport_errors()) as error:
+    except failures as error:
         raise CheckpointError(
             f"the download of {repo_id} failed ({error}); run the same command again, it goes on where it stopped"
         ) from error
