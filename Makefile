@@ -18,18 +18,19 @@ help:
 	@echo "make figures   draw the pictures of the README again"
 
 # The environment. The pinned torch goes first and alone, so that pip takes the build that the machine is set up for
-# and nothing else asks for another one.
+# and nothing else asks for another one. Without compiling: that takes as long as the rest, and Python compiles what it
+# imports anyway, once.
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(f"Python {sys.version.split()[0]} is too old; 3.10 or newer is needed: make PYTHON=python3.11 ...") if sys.version_info < (3, 10) else None'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.core: pyproject.toml constraints.txt | $(PY)
-	$(PY) -m pip install --quiet "$(TORCH)"
-	$(PY) -m pip install --quiet -c constraints.txt -e .
+	$(PY) -m pip install --quiet --no-compile "$(TORCH)"
+	$(PY) -m pip install --quiet --no-compile -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(PY) -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(PY) -m pip install --quiet --no-compile -c constraints.txt -e ".[dev]"
 	@touch $@
 
 demo: $(VENV)/.core
