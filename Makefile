@@ -18,8 +18,8 @@ help:
 	@echo "make figures   draw the pictures of the README again"
 
 # The environment. The pinned torch goes first and alone, so that pip takes the build that the machine is set up for
-# and nothing else asks for another one. Without compiling: that takes as long as the rest, and Python compiles what it
-# imports anyway, once.
+# and nothing else asks for another one. Nothing is compiled at once: most of it is never imported, and Python compiles what
+# is, on first use.
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(f"Python {sys.version.split()[0]} is too old; 3.10 or newer is needed: make PYTHON=python3.11 ...") if sys.version_info < (3, 10) else None'
 	$(PYTHON) -m venv $(VENV)
