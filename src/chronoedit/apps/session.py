@@ -33,9 +33,11 @@ def opened(flags: ModelFlags) -> Iterator[Editor]:
     _hush_libraries()
     try:
         path = flags.model_path or DEFAULT_MODEL
+        logger.info("opening %s, LoRAs: %s", path, flags.loras() or "none")
         editor = load(path, device=flags.device, base=flags.base, offload=flags.offload_model)
         if flags.lora_path:
             editor.load_loras(flags.loras())
+        logger.info("on %s, in %s", editor.placement.device, editor.components.dtype)
         yield editor
     except (torch.OutOfMemoryError, MemoryError) as error:
         remedy = "a smaller --height or --width" if flags.offload_model else "--offload-model, or a smaller --height"

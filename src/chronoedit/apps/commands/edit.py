@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ from chronoedit.request import EditRequest, EditResult
 
 if TYPE_CHECKING:
     from chronoedit.editing.chain import ChainStep
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Edit:
             self._check(request, targets, model)
         for note in (*self.published.explain(), *self.prompts.explain(self.model)):
             print(f"note: {note}", file=sys.stderr)
+        logger.info("the request, None is the model's own: %s", request.to_json())
         with opened(model) as editor, StageBars() as bars:
             if record is not None:
                 record.check_model(editor)
