@@ -69,27 +69,15 @@ def observe(picture: np.ndarray, truth: State) -> Observation:
     backdrop = srgb_to_lab(render(State(backdrop=truth.backdrop, bodies=()), picture.shape[0]))
     labels = _label_pixels(lab, backdrop, truth)
     found = _find_arm(labels == _ARM, ids == ARM_ID, truth, picture.shape[0] / WORLD_SIZE)
-    hidden = dilate(found.mask, _unit(picture.shape[0]))
-    sightings, surplus, explained = {}, 0, found.mask
-    for index, colour in enumerate(COLOURS):
-        body = next((b for b in truth.bodies if b.colour == colour and (ids == b.id).any()), None)
-        pieces = _pieces(opened(labels == index, _unit(picture.shape[0])), _smallest_area(ids, body))
-        if body is not None and pieces:
-            near = dilate(pieces.pop(0), 2 * _unit(picture.shape[0])) & ~found.mask & ~_claimed(labels, but=index)
-            mask = near & _covered(lab, backdrop, colour_lab(body.albedo))
-            # drawn ids reach half a pixel past the outline on some sides
-            visible = (ids == body.id) & covers(body, picture.shape[0])
-            sightings[body.id] = _sight(mask, body, visible, lab, hidden)
-            explained = explained | mask
-        surplus += len(pieces)
-    margin = 2 * _unit(picture.shape[0])
+    bodies, surplus = _find_bodies(lab, backdrop, labels, truth, found.mask)
+    explained = np.any([found.mask, *(sighting.mask for sighting in bodies.values())], axis=0)
     return Observation(
         truth=truth,
-        bodies=sightings,
+        bodies=bodies,
         surplus=surplus,
         arm=found.arm,
         arm_error_px=found.error_px,
-        explained=dilate(explained, margin),
+        explained=dilate(explained, 2 * _unit(picture.shape[0])),
         lab=lab,
         backdrop_lab=backdrop,
     )
@@ -112,6 +100,28 @@ def _label_pixels(lab: np.ndarray, backdrop: np.ndarray, truth: State) -> np.nda
     return np.where(distances.min(axis=0) < COLOUR_REACH_DE, labels[distances.argmin(axis=0)], _NOTHING)
 
 
+def _find_bodies(
+    lab: np.ndarray, backdrop: np.ndarray, labels: np.ndarray, truth: State, arm: np.ndarray
+) -> tuple[dict[int, Sighting], int]:
+    """The expected bodies that are seen, by id, and how many pieces of the palette's colours there are besides."""
+    size, ids = len(labels), id_mask(truth, len(labels))
+    # without seams, where two colours mix and look like a third
+    kept = [opened(labels == index, _unit(size)) for index in range(len(COLOURS))]
+    # drawn ids reach half a pixel past the outline on some sides
+    visible = {body.id: (ids == body.id) & covers(body, size) for body in truth.bodies}
+    sightings, surplus = {}, 0
+    for index, colour in enumerate(COLOURS):
+        body = next((b for b in truth.bodies if b.colour == colour and visible[b.id].any()), None)
+        pieces = _pieces(kept[index], _smallest_area(ids, body))
+        if body is not None and pieces:
+            near = dilate(pieces.pop(0), 2 * _unit(size)) & ~arm & ~np.any(kept[:index] + kept[index + 1 :], axis=0)
+            mask = near & _covered(lab, backdrop, colour_lab(body.albedo))
+            if mask.any():
+                sightings[body.id] = _sight(mask, body, visible[body.id], lab, dilate(arm, _unit(size)))
+        surplus += len(pieces)
+    return sightings, surplus
+
+
 def _smallest_area(ids: np.ndarray, body: Body | None) -> int:
     """Area in px that decides which pieces count: the body's own, or that of the smallest body in the scene."""
     if body is not None:
@@ -126,15 +136,6 @@ def _pieces(kept: np.ndarray, area: int) -> list[np.ndarray]:
     pieces = [joint & kept for joint in joined]
     pieces = [piece for piece in pieces if np.count_nonzero(piece) >= PIECE_SHARE * area]
     return sorted(pieces, key=lambda piece: -int(np.count_nonzero(piece)))
-
-
-def _claimed(labels: np.ndarray, *, but: int) -> np.ndarray:
-    """Pixels inside a piece of another palette colour; thin seams, where two colours mix, are nobody's."""
-    claimed = np.zeros(labels.shape, dtype=bool)
-    for index in range(len(COLOURS)):
-        if index != but:
-            claimed |= opened(labels == index, _unit(labels.shape[0]))
-    return claimed
 
 
 def _covered(lab: np.ndarray, backdrop: np.ndarray, albedo: np.ndarray) -> np.ndarray:

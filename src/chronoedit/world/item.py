@@ -65,7 +65,7 @@ class Item:
     def target_ids(self) -> np.ndarray:
         return id_mask(self.end, self.size)
 
-    @property
+    @cached_property
     def edit_mask(self) -> np.ndarray:
         """Where the target differs from the input: bool size size."""
         return np.abs(self.input.astype(int) - self.target).max(axis=-1) > 8
