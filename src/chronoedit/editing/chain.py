@@ -16,7 +16,7 @@ from chronoedit.editing.editor import Editor
 from chronoedit.editing.prepare import pixels_sha256
 from chronoedit.errors import ImageError
 from chronoedit.ledger import Ledger, fingerprint
-from chronoedit.media import encode_image, encode_video, load_image, write_files
+from chronoedit.media import check_writable, encode_image, encode_video, load_image, write_files
 from chronoedit.request import EditRequest, EditResult
 
 RECORD_FILE = "chain.jsonl"
@@ -56,6 +56,7 @@ def run_chain(
     """
     check_chain(requests)
     folder = Path(folder)
+    check_writable(folder / RECORD_FILE)
     ledger = Ledger(folder / RECORD_FILE)
     steps: list[ChainStep] = []
     for index, request in enumerate(requests):
