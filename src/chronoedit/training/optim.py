@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,30 @@ def update(optimizer: torch.optim.Optimizer, recipe: Optimisation, step: int, pr
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return float(norm)
+
+
+def set_gradients(losses: Sequence[Callable[[], Tensor]], optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Set the parameters' gradients to the mean over `losses`, each computed on a thread of its own; their values.
+
+    On a CPU that other programs use too, several threads on one operation wait for the slowest at each of a thousand
+    operations; threads that each take a part of the batch wait once a step. For as many parts as cores, give torch
+    one thread (`torch.set_num_threads(1)`).
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def gradients(loss_of: Callable[[], Tensor]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        loss = loss_of()
+        return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
+
+    if len(losses) == 1:
+        done = [gradients(losses[0])]
+    else:
+        with ThreadPoolExecutor(len(losses)) as pool:
+            done = list(pool.map(gradients, losses))
+    for parameter, parts in zip(parameters, zip(*(each[1] for each in done), strict=True), strict=True):
+        present = [part for part in parts if part is not None]
+        parameter.grad = sum(present[1:], present[0]) / len(losses) if present else None
+    return [loss for loss, _ in done]
 
 
 class Ema:

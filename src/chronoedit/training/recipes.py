@@ -102,7 +102,10 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """AdamW with warm-up and cosine over the stage's budget, gradient clipping and an average of the weights."""
+    """AdamW with warm-up and cosine over the stage's budget, gradient clipping and an average of the weights.
+
+    Each batch is computed in `parts`, side by side; see `optim.set_gradients`.
+    """
 
     learning_rate: float
     warmup_steps: int = 100
@@ -114,6 +117,7 @@ class Optimisation:
     precision: str = "fp32"
     compile: bool = False
     batch_size: int = 32
+    parts: int = 1
     checkpoint_every_s: float = 180.0
     validate_every_s: float = 60.0
 
@@ -125,6 +129,8 @@ class Optimisation:
                 f"learning_rate {self.learning_rate}, batch_size {self.batch_size} and grad_clip {self.grad_clip} "
                 "must be positive"
             )
+        if self.parts < 1:
+            raise ValueError(f"parts {self.parts} is not positive; use 1, or the number of CPU cores")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay {self.ema_decay} is not in [0, 1)")
 

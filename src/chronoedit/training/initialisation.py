@@ -1,0 +1,60 @@
+"""Initial weights that let heads look at the same place of the input frame.
+
+The edit frame is, nearly everywhere, the input frame again. From the usual random weights a small transformer first has
+to find out that tokens of equal row and column belong together, and on two CPU cores that alone takes longer than all
+the rest of its training. Rotary positions allow to write it down: queries and keys that are one constant vector have
+logits that depend on the distance of the two tokens only, and are largest at distance 0.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from chronoedit.model.dit import ChronoEditDiT
+
+POSITION = 5.0  # of the constant parts of queries and keys, where the rest is about 0.6
+MARK = 4.0  # of the residual channel that marks the input frame's tokens
+SHARPNESS = 1.4  # of the norms of queries and keys: eight times more weight at distance 0 than one token away
+GATE = 0.5
+
+
+@torch.no_grad()
+def look_at_input_frame(transformer: ChronoEditDiT, *, mask: range, layers: int, heads: int) -> None:
+    """Let the first `heads` heads of the first `layers` blocks attend to their own place in the input frame, in place.
+
+    `mask` are the input channels that are 1 on the input frame and 0 elsewhere. All weights stay trainable.
+    Raises ValueError for more layers or heads than there are.
+    """
+    config = transformer.config
+    if layers > config.num_layers or heads > config.num_attention_heads:
+        raise ValueError(
+            f"{layers} layers and {heads} heads are to look at the input frame; "
+            f"there are {config.num_layers} and {config.num_attention_heads}"
+        )
+    embedding = transformer.patch_embedding
+    embedding.weight[0] = 0
+    embedding.weight[0, list(mask)] = MARK / embedding.weight[0, list(mask)].numel()
+    assert embedding.bias is not None
+    embedding.bias[0] = 0
+    for block in list(transformer.blocks)[:layers]:
+        for head in range(heads):
+            _aim(block.attn1, head * config.attention_head_dim, config.attention_head_dim)
+        for norm in (block.attn1.norm_q, block.attn1.norm_k):
+            norm.weight.fill_(SHARPNESS)
+        block.scale_shift_table[:, 2] = GATE
+
+
+def _aim(attention: torch.nn.Module, first: int, head_dim: int) -> None:
+    space = 2 * (head_dim // 6)
+    time = head_dim - 2 * space
+    for axis in (time, time + space):  # rows, then columns: their two highest frequencies
+        for channel in (first + axis, first + axis + 2):
+            for projection in (attention.to_q, attention.to_k):
+                projection.weight[channel] = 0
+                projection.bias[channel] = POSITION
+    slowest = first + time - 2  # hardly turns: the same at all times
+    attention.to_q.weight[slowest] = 0
+    attention.to_q.bias[slowest] = POSITION
+    attention.to_k.weight[slowest] = 0
+    attention.to_k.weight[slowest, 0] = 1
+    attention.to_k.bias[slowest] = 0
