@@ -21,7 +21,7 @@ from chronoedit.model.dit import ChronoEditDiT
 from chronoedit.model.parts import load_tokenizer
 from chronoedit.model.settings import ModelSettings
 from chronoedit.training.export import TrainedModel, write_model
-from chronoedit.training.initialisation import look_at_input_frame
+from chronoedit.training.initialisation import hush_padding, look_at_input_frame
 from chronoedit.training.objectives import add_noise, change_weight, flow_loss, logit_normal_sigmas
 from chronoedit.training.optim import Ema, make_optimizer, set_gradients, update
 from chronoedit.training.recipes import Budget, Optimisation, precision
@@ -64,25 +64,8 @@ class TransformerModel:
         look_at_input_frame(transformer, mask=mask, layers=self.input_layers, heads=self.input_heads)
         torch.nn.init.zeros_(transformer.proj_out.weight)
         torch.nn.init.zeros_(transformer.proj_out.bias)
-        _hush_padding(transformer)
+        hush_padding(transformer)
         return transformer
-
-
-@torch.no_grad()
-def _hush_padding(transformer: ChronoEditDiT) -> None:
-    """Start with queries that turn away from the key of padding.
-
-    A short prompt in a long window has a hundred and fifty padded tokens, all the same key: by their number alone they
-    take nine tenths of the attention, and a small model does not learn to read in the hours that it is given. With no
-    bias on its way, padding (zeros) reaches `to_k` as zeros, so its key is `to_k`'s bias; a query that points the
-    other way gives it a low logit, while the keys of words are far larger than that bias and hardly moved by it.
-    """
-    text = transformer.condition_embedder.text_embedder
-    for bias in (text.linear_1.bias, text.linear_2.bias):
-        bias.zero_()
-    for block in transformer.blocks:
-        block.attn2.to_k.bias.fill_(-0.01)
-        block.attn2.to_q.bias.fill_(0.8)  # queries without it have a spread of 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
