@@ -161,6 +161,10 @@ def test_arguments_that_do_not_fit_are_refused(random_dit: Any, dit_inputs: Any)
         dit(x, t)
     with pytest.raises(ValueError, match="not both, not neither"):
         dit(x, t, text, prompt_kv=kv)
+    with pytest.raises(ValueError, match="1 prompts for 2 rows of latents"):
+        dit(x, t, prompt_kv=kv.select([1]))
+    with pytest.raises(ValueError, match="1 prompts for 2 rows of latents"):
+        dit(x, t, text[:1])
     with pytest.raises(ValueError, match="leave image and lengths out"):
         dit(x, t, prompt_kv=kv, text_lengths=inputs.lengths)
     with pytest.raises(ValueError, match="prompt_kv is of 1 blocks, this transformer has 2"):

@@ -32,6 +32,11 @@ class PromptTokens(NamedTuple):
     image: Tensor | None
     bias: Tensor | None
 
+    @property
+    def batch_size(self) -> int:
+        """Number of prompts, b."""
+        return self.text.shape[0]
+
     def to(self, device: torch.device | None, non_blocking: bool = False) -> PromptTokens:
         """The same on another device, or where it is if that is None."""
         image = None if self.image is None else self.image.to(device, non_blocking=non_blocking)
@@ -45,6 +50,11 @@ class BlockKV(NamedTuple):
     text: KV
     image: KV | None
     bias: Tensor | None
+
+    @property
+    def batch_size(self) -> int:
+        """Number of prompts, b."""
+        return self.text.key.shape[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -220,6 +220,11 @@ class ChronoEditDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
         )
         temb, modulation = self.condition_embedder.time(timestep, hidden_states.dtype)
         prompts = self._block_prompts(encoder_hidden_states, encoder_hidden_states_image, text_lengths, prompt_kv)
+        if prompts and prompts[0].batch_size != hidden_states.shape[0]:
+            raise ValueError(
+                f"{prompts[0].batch_size} prompts for {hidden_states.shape[0]} rows of latents; "
+                "give one a row (PromptKV.expand and select repeat prompts)"
+            )
 
         x = self.patch_embedding(hidden_states).flatten(2).transpose(1, 2)  # b s d
         for block, prompt in zip(self.blocks, prompts, strict=True):
