@@ -107,7 +107,7 @@ def _refuse_residual(autoencoder: AutoencoderKLWan) -> None:
         )
 
 
-def _conv(conv: nn.Conv3d, x: Tensor) -> Tensor:
+def _conv(conv: WanCausalConv3d, x: Tensor) -> Tensor:
     """The causal convolution's last tap, b c h w; spatial padding as the module pads (`_padding` is w w h h t t)."""
     # A strided slice as the weight sends the convolution down a path that is ten times slower on CPUs.
     weight = conv.weight[:, :, -1].contiguous(memory_format=torch.channels_last)

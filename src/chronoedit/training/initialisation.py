@@ -8,9 +8,13 @@ logits that depend on the distance of the two tokens only, and are largest at di
 
 from __future__ import annotations
 
-import torch
+from typing import cast
 
-from chronoedit.model.dit import ChronoEditDiT
+import torch
+from torch import nn
+
+from chronoedit.model.attention import Attention
+from chronoedit.model.dit import ChronoEditBlock, ChronoEditDiT
 
 POSITION = 5.0  # of the constant parts of queries and keys, where the rest is about 0.6
 MARK = 4.0  # of the residual channel that marks the input frame's tokens
@@ -38,7 +42,7 @@ def look_at_input_frame(transformer: ChronoEditDiT, *, mask: range, layers: int,
     embedding.weight[0, list(mask)] = MARK / embedding.weight[0, list(mask)].numel()
     assert embedding.bias is not None
     embedding.bias[0] = 0
-    for block in list(transformer.blocks)[:layers]:
+    for block in _blocks(transformer)[:layers]:
         for head in range(heads):
             _aim(block.attn1, head * config.attention_head_dim, config.attention_head_dim)
         for norm in (block.attn1.norm_q, block.attn1.norm_k):
@@ -58,22 +62,29 @@ def hush_padding(transformer: ChronoEditDiT) -> None:
     text = transformer.condition_embedder.text_embedder
     for layer in (text.linear_1, text.linear_2):
         layer.bias.zero_()
-    for block in transformer.blocks:
+    for block in _blocks(transformer):
         block.attn2.to_k.bias.fill_(PADDING_KEY)
         block.attn2.to_q.bias.fill_(TURNED_AWAY)
 
 
-def _aim(attention: torch.nn.Module, first: int, head_dim: int) -> None:
+def _blocks(transformer: ChronoEditDiT) -> list[ChronoEditBlock]:
+    return [cast(ChronoEditBlock, block) for block in transformer.blocks]
+
+
+def _aim(attention: Attention, first: int, head_dim: int) -> None:
     space = 2 * (head_dim // 6)
     time = head_dim - 2 * space
     for axis in (time, time + space):  # rows, then columns: their two highest frequencies
         for channel in (first + axis, first + axis + 2):
             for projection in (attention.to_q, attention.to_k):
-                projection.weight[channel] = 0
-                projection.bias[channel] = POSITION
+                _set_constant(projection, channel)
     slowest = first + time - 2  # hardly turns: the same at all times
-    attention.to_q.weight[slowest] = 0
-    attention.to_q.bias[slowest] = POSITION
+    _set_constant(attention.to_q, slowest)
     attention.to_k.weight[slowest] = 0
     attention.to_k.weight[slowest, 0] = 1
     attention.to_k.bias[slowest] = 0
+
+
+def _set_constant(projection: nn.Linear, channel: int) -> None:
+    projection.weight[channel] = 0
+    projection.bias[channel] = POSITION
