@@ -189,7 +189,11 @@ def test_an_interrupt_ends_with_130_and_writes_nothing(edit, tmp_path: Path, mon
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(StageBars, "update", interrupt)
-    code, out, err = edit("-o", tmp_path / "out.png")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs are started without it
+    try:
+        code, out, err = edit("-o", tmp_path / "out.png")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (code, out) == (130, "") and "interrupted" in err
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
 
