@@ -20,7 +20,6 @@ from chronoedit.evaluation.gallery import choose_items, item_row
 from chronoedit.evaluation.run import read_records
 from chronoedit.media import atomic_path, contact_sheet, save_image
 
-
 TITLES = {
     "model": "with reasoning",
     "no_reasoning": "without reasoning",

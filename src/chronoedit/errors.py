@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ChronoEditError(Exception):
-    """Base of every failure that is the input's or the machine's, not a bug: the command line prints it without a traceback."""
+    """Base of every failure of the input or the machine; the command line prints it without a traceback."""
 
 
 class ImageError(ChronoEditError):
