@@ -26,7 +26,7 @@ def pixels(count: int) -> torch.Tensor:
 
 def test_it_learns(tmp_path: Path) -> None:
     records: list[dict[str, Any]] = []
-    recipe = autoencoder_recipe(60)
+    recipe = autoencoder_recipe(40)
     train_frames(recipe, tmp_path, CPU, records.append)
     untrained = recipe.model.build()
     images = pixels(4)

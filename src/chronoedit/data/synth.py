@@ -33,19 +33,31 @@ def render_pictures(path: Path, *, first_seed: int, items: int, size_px: int, wo
     The later frame is the target for even seeds and a frame on the way for odd ones. Raises ValueError for seeds
     kept for evaluation.
     """
+    drawn = _drawn(path, (items, 2, size_px, size_px, 3), _pictures, first_seed, workers)
+    return drawn.reshape(2 * items, size_px, size_px, 3)
+
+
+def render_clips(path: Path, *, first_seed: int, items: int, size_px: int, workers: int) -> np.ndarray:
+    """All frames of each item, uint8 items 29 size size 3; otherwise as `render_pictures`."""
+    return _drawn(path, (items, FRAMES, size_px, size_px, 3), _clips, first_seed, workers)
+
+
+def _drawn(
+    path: Path, shape: tuple[int, ...], draw: Callable[..., np.ndarray], first_seed: int, workers: int
+) -> np.ndarray:
+    """What `draw` makes of the seeds, memory-mapped from `path`, where it is written unless it is there already."""
+    items, size_px = shape[0], shape[2]
     _check_seeds(first_seed, items)
-    shape = (2 * items, size_px, size_px, 3)
     if path.exists():
         found = np.load(path, mmap_mode="r")
-        if found.shape == shape:
-            return found
+        if found.size == np.prod(shape):
+            return found.reshape(shape)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = np.empty(shape, np.uint8)
+    drawn = np.empty(shape, np.uint8)
     shards = seed_shards(first_seed, items)
-    for seeds, rendered in zip(shards, _mapped(partial(_pictures, size_px=size_px), shards, workers), strict=True):
-        at = 2 * (seeds.start - first_seed)
-        pictures[at : at + len(rendered)] = rendered
-    _save_array(path, pictures)
+    for seeds, part in zip(shards, _mapped(partial(draw, size_px=size_px), shards, workers), strict=True):
+        drawn[seeds.start - first_seed : seeds.stop - first_seed] = part
+    _save_array(path, drawn)
     return np.load(path, mmap_mode="r")
 
 
@@ -130,12 +142,15 @@ def _check_seeds(first_seed: int, items: int) -> None:
 
 
 def _pictures(seeds: range, *, size_px: int) -> np.ndarray:
-    frames = []
+    pictures = []
     for seed in seeds:
         item = sample_item(seed, size=size_px)
-        later = item.target if seed % 2 == 0 else item.frame(1 + seed % (FRAMES - 1))
-        frames += [item.input, later]
-    return np.stack(frames)
+        pictures.append([item.input, item.target if seed % 2 == 0 else item.frame(1 + seed % (FRAMES - 1))])
+    return np.array(pictures)
+
+
+def _clips(seeds: range, *, size_px: int) -> np.ndarray:
+    return np.stack([sample_item(seed, size=size_px).frames() for seed in seeds])
 
 
 def _shard_path(plan: LatentPlan, seeds: range, suffix: str) -> Path:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from chronoedit.data.synth import render_pictures, to_pixels
 from chronoedit.model.frames import decode_frames, encode_frames, make_framewise
+from chronoedit.training.decoder import ClipSource, ClipStage, train_decoder
 from chronoedit.training.export import write_autoencoder
 from chronoedit.training.objectives import detail_map, kl_divergence, psnr, reconstruction_loss
 from chronoedit.training.optim import Ema, make_optimizer, update
@@ -95,6 +96,7 @@ class AutoencoderRecipe:
     model: AutoencoderModel
     data: PictureData
     frames: FrameStage
+    decoder_clips: ClipStage | None = None
     seed: int = 0
 
 
@@ -133,12 +135,19 @@ def train_autoencoder(
 ) -> Path:
     """All stages of the recipe (or what is left of them); returns the autoencoder's folder, `folder`/autoencoder.
 
-    Its config holds the mean and deviation of latents, measured on training pictures. Raises as `train_frames`.
+    Its config holds the mean and deviation of latents, measured on training pictures. It is written after each stage:
+    latents do not change with the second, so the transformer's training can begin before. Raises as `train_frames`.
     """
     autoencoder = train_frames(recipe, folder, device, log)
     pictures = _pictures(recipe.data, folder, held_out=False)
     autoencoder.register_to_config(**latent_statistics(autoencoder, pictures[:STATISTICS_PICTURES], device))
     write_autoencoder(autoencoder, folder / "autoencoder")
+    if recipe.decoder_clips is not None:
+        data = recipe.data
+        first_seed = data.first_seed + data.items + data.validation_items
+        source = ClipSource(folder, first_seed, data.size_px, data.workers, recipe.seed)
+        train_decoder(autoencoder, recipe.decoder_clips, source, device, log)
+        write_autoencoder(autoencoder, folder / "autoencoder")
     return folder / "autoencoder"
 
 
