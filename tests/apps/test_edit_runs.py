@@ -84,6 +84,11 @@ def test_like_repeats_or_says_which_hash_differs(
     assert code == 0 and f"the same as {first}, pixel for pixel" in out
     np.testing.assert_array_equal(*[np.asarray(media.load_image(path)) for path in (first, tmp_path / "again.png")])
 
+    code, _, err = edit("--like", first, "-o", first, wish=())
+    assert code == 2 and f"{first} is the file given with --like" in err
+    code, _, err = edit("--like", first, "-o", tmp_path / "again.mp4", wish=())
+    assert code == 2 and "is variant 1, and a video is made of the first" in err
+
     code, _, err = edit(*again, "--lora-path", lora, "--lora-scale", 1, wish=())
     assert code == 1 and "was made with --lora-scale 0.5, not 1.0" in err
     write_lora(lora, "blocks.1.attn1.to_q")
