@@ -69,7 +69,7 @@ class Edit:
             targets = plan_targets(self.files, request.num_variants if record is None else 1)
             if record is not None and record.variant and targets.video is not None:
                 raise ValueError(
-                    f"{record.path} is variant {record.variant}, and a video is made of the first; use --output FILE.png"
+                    f"{record.path} is variant {record.variant}, and a video is made of the first; use -o FILE.png"
                 )
             request = replace(request, return_trajectory=request.reasoning and targets.video is not None)
             self._check(request, targets, model)
