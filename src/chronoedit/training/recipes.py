@@ -58,15 +58,18 @@ def recipe_to_dict(recipe: Any) -> dict[str, Any]:
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
-    if is_dataclass(kind):
+    allowed = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    tables = [each for each in allowed if is_dataclass(each)]
+    if value is None and type(None) in allowed:
+        return None
+    if tables:
         if not isinstance(value, dict):
             raise ValueError(f"{where} is {value!r}; expected a table")
-        return recipe_from_dict(typing.cast(type, kind), value, where=where)
+        return recipe_from_dict(typing.cast(type, tables[0]), value, where=where)
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{where} is {value!r}; expected a list")
         return tuple(_read(typing.get_args(kind)[0], each, where) for each in value)
-    allowed = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
