@@ -41,6 +41,11 @@ def test_words_of_the_world_are_few_tokens(tokenizer_folder: Path) -> None:
     assert tokens < 2.5 * sum(len(prompt.split()) + 1 for prompt in prompts)
 
 
+def test_the_same_words_give_the_same_tokenizer(tokenizer_folder: Path, tmp_path: Path) -> None:
+    train_tokenizer((sample_item(seed).prompt for seed in range(200)), tmp_path, RECIPE)
+    assert (tmp_path / "tokenizer.json").read_bytes() == (tokenizer_folder / "tokenizer.json").read_bytes()
+
+
 def test_training_embeds_as_inference(tokenizer_folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     torch.manual_seed(0)

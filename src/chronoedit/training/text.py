@@ -5,10 +5,12 @@ Shapes: b batch, l tokens, d width of the encoder.
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ from chronoedit.model.tokenizer import pieces_of_words, write_tokenizer
 
 @dataclass(frozen=True, kw_only=True)
 class TextModel:
-    """Sizes of the UMT5 encoder; `vocab_size` bounds the learned pieces, bytes and characters come on top."""
+    """Sizes of the UMT5 encoder; `vocab_size` bounds the learned words, bytes and characters come on top."""
 
     d_model: int = 192
     num_layers: int = 2
@@ -46,31 +48,19 @@ class TextModel:
 
 
 def train_tokenizer(prompts: Iterable[str], folder: Path, recipe: TextModel) -> int:
-    """Learn unigram pieces from prompts and write the tokenizer to `folder`; returns the size of its vocabulary.
+    """Learn the words of prompts and write the tokenizer to `folder`; returns the size of its vocabulary.
 
-    Printable ASCII characters are always pieces, and bytes spell the rest: no text is lost.
+    A unigram model whose pieces are the most frequent words with their log frequency; printable ASCII characters are
+    always pieces, and bytes spell the rest, so that no text is lost. (The library's own unigram trainer gives another
+    vocabulary at each run.)
     """
-    from tokenizers import Tokenizer, pre_tokenizers, trainers
-    from tokenizers.models import Unigram
-
-    learner = Tokenizer(Unigram())
-    metaspace = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
-    learner.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), metaspace])
-    trainer = trainers.UnigramTrainer(
-        vocab_size=recipe.vocab_size, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False
-    )
-    learner.train_from_iterator((clean_prompt(prompt) for prompt in prompts), trainer)
-    learned = {piece: score for piece, score in _pieces(learner) if piece != "<unk>"}
-    missing = {piece: score for piece, score in pieces_of_words(()) if piece not in learned}
+    words = Counter(word for prompt in prompts for word in re.findall(r"\w+", clean_prompt(prompt)))
+    ranked = sorted(words.items(), key=lambda entry: (-entry[1], entry[0]))[: recipe.vocab_size]
+    learned = {f"▁{word}": math.log(count / words.total()) for word, count in ranked}
+    characters = [piece for piece, _ in pieces_of_words(()) if piece not in learned]
     floor = min(learned.values(), default=0.0) - 1  # a character of its own is the last resort before bytes
-    pieces = [*learned.items(), *((piece, min(score, floor)) for piece, score in missing.items())]
+    pieces = [*learned.items(), *((piece, floor) for piece in characters)]
     return write_tokenizer(folder, pieces, max_length=recipe.max_sequence_length)
-
-
-def _pieces(learner: Any) -> list[tuple[str, float]]:
-    import json
-
-    return [(piece, score) for piece, score in json.loads(learner.to_str())["model"]["vocab"]]
 
 
 class Prompts:
