@@ -150,7 +150,7 @@ def test_a_dozen_phrasings_each(edit: str) -> None:
 
 def test_an_before_a_vowel() -> None:
     rng = np.random.default_rng(0)
-    said = {say(rng, "add", a="orange cup", place="on the left") for _ in range(60)}
+    said = {say(rng, "add", {"a": "orange cup", "place": "on the left"}) for _ in range(60)}
     assert all(" a orange" not in phrase for phrase in said) and any("an orange cup" in phrase for phrase in said)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 PHRASES: dict[str, tuple[str, ...]] = {
@@ -134,7 +136,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
 }
 
 
-def say(rng: np.random.Generator, edit: str, **slots: str) -> str:
+def say(rng: np.random.Generator, edit: str, slots: Mapping[str, str] | None = None) -> str:
     """One of the phrasings of `edit` with its slots filled, in lower case and with "an" before a vowel."""
-    phrase = PHRASES[edit][rng.integers(len(PHRASES[edit]))].format(**slots)
+    phrase = PHRASES[edit][rng.integers(len(PHRASES[edit]))].format_map(slots or {})
     return phrase.replace(" a orange", " an orange")

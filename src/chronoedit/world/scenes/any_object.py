@@ -45,12 +45,12 @@ class AnyObject(Scene):
         body = pick(rng, start.bodies)
         colour = pick(rng, _free_colours(start))
         after = replace(body, colour=colour, albedo=jitter(rng, COLOURS[colour], 0))
-        return cls(start, "recolour", say(rng, "recolour", a=body.name, colour=colour), body.id, after)
+        return cls(start, "recolour", say(rng, "recolour", {"a": body.name, "colour": colour}), body.id, after)
 
     @classmethod
     def _remove(cls, rng: np.random.Generator, start: State) -> AnyObject:
         body = pick(rng, start.bodies)
-        return cls(start, "remove", say(rng, "remove", a=body.name), body.id, None)
+        return cls(start, "remove", say(rng, "remove", {"a": body.name}), body.id, None)
 
     @classmethod
     def _add(cls, rng: np.random.Generator, start: State) -> AnyObject | None:
@@ -61,7 +61,7 @@ class AnyObject(Scene):
         body_id = max(body.id for body in start.bodies) + 1
         after = make_body(rng, body_id, look, PLACES[place], start.backdrop.floor_y, ADDED_SIZE_PX)
         after = replace(after, albedo=COLOURS[look[1]])
-        return cls(start, "add", say(rng, "add", a=after.name, place=place), body_id, after)
+        return cls(start, "add", say(rng, "add", {"a": after.name, "place": place}), body_id, after)
 
     @classmethod
     def _nothing(cls, rng: np.random.Generator, start: State) -> AnyObject:

@@ -40,7 +40,7 @@ class Falling(Scene):
             bodies[k] = replace(bodies[k], y=float(np.round(rng.uniform(22, 46), 1)))
         bodies[hanging[0]] = _maybe_above_cube(rng, bodies, hanging)
         start = State(backdrop=backdrop, bodies=tuple(bodies), ropes=tuple(sorted(bodies[k].id for k in hanging)))
-        scene = cls(start, edit, say(rng, edit, a=subject.name), subject.id)
+        scene = cls(start, edit, say(rng, edit, {"a": subject.name}), subject.id)
         return scene if scene._settles() else None
 
     def state(self, t: float) -> State:

@@ -49,7 +49,12 @@ class Table(Scene):
     def _pick_up(cls, rng: np.random.Generator, start: State) -> Table:
         body = pick(rng, start.bodies)
         return cls(
-            start, "pick_up", say(rng, "pick_up", a=body.name), body.id, replace(body, y=LIFTED_Y), checks=("gripped",)
+            start,
+            "pick_up",
+            say(rng, "pick_up", {"a": body.name}),
+            body.id,
+            replace(body, y=LIFTED_Y),
+            checks=("gripped",),
         )
 
     @classmethod
@@ -60,7 +65,9 @@ class Table(Scene):
         base = pick(rng, bases)
         body = pick(rng, list(start.others(base.id)))
         goal = replace(body, x=base.x, y=base.y - base.size - body.size)
-        return cls(start, "place", say(rng, "place", a=body.name, b=base.name), body.id, goal, checks=("supported",))
+        return cls(
+            start, "place", say(rng, "place", {"a": body.name, "b": base.name}), body.id, goal, checks=("supported",)
+        )
 
     @classmethod
     def _push(cls, rng: np.random.Generator, start: State) -> Table | None:
@@ -77,7 +84,7 @@ class Table(Scene):
             or any(low < o.x + o.size and o.x - o.size < high for o in start.others(body.id))
         ):
             return None
-        prompt = say(rng, "push", a=body.name, side="right" if side > 0 else "left")
+        prompt = say(rng, "push", {"a": body.name, "side": "right" if side > 0 else "left"})
         return cls(start, "push", prompt, body.id, goal, side, checks=("supported", "touched"))
 
     @classmethod
