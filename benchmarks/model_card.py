@@ -157,7 +157,7 @@ LIMITS = """
 It knows balls, cubes, cones and cups in seven colours, a robot arm, ropes, and nine kinds of edit in about a dozen
 phrasings each, at 128×128. It has seen no photograph, face or text and makes nothing sensible of them. Long prompts in
 the style of the published model's training captions were not in its training. Failures are shown above: mostly objects
-that lose their shape or end a little off. Nothing that matters should depend on it.
+that lose their shape, leave rests behind, or end a little off. Nothing that matters should depend on it.
 """
 
 if __name__ == "__main__":
