@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
-from chronoedit.training.optim import Ema, learning_rate, make_optimizer, set_gradients, update
+from chronoedit.training.optim import Ema, Optimizers, learning_rate, make_optimizer, set_gradients, update
 from chronoedit.training.recipes import Optimisation
 
 RECIPE = Optimisation(learning_rate=1e-2, warmup_steps=10, weight_decay=0.5, grad_clip=1.0)
@@ -42,11 +43,73 @@ def test_frozen_parameters_are_left_out() -> None:
     assert len(Ema(module, 0.9).average) == 4
 
 
+def block_model() -> nn.Module:
+    torch.manual_seed(0)
+    blocks = nn.ModuleList(nn.Linear(6, 6) for _ in range(3))
+    return nn.ModuleDict({"embedding": nn.Linear(4, 6), "blocks": blocks, "proj_out": nn.Linear(6, 2)})
+
+
+def block_loss(module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    x = module["embedding"](inputs)
+    for block in module["blocks"]:
+        x = x + block(x).tanh()
+    return (module["proj_out"](x) - 1).square().mean()
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_muon_takes_the_matrices_of_blocks_and_moves_them_all_ways(parts: int) -> None:
+    module = block_model()
+    recipe = replace(RECIPE, optimizer="muon", parts=parts, weight_decay=0.0, warmup_steps=1)
+    optimizer = make_optimizer([module], recipe)
+    muon = {id(p) for part in optimizer.parts[1:] for group in part.param_groups for p in group["params"]}
+    assert len(optimizer.parts) == 1 + parts
+    assert muon == {id(block.weight) for block in module["blocks"]}
+    before = module["blocks"][0].weight.detach().clone()
+    inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
+    block_loss(module, inputs).backward()
+    update(optimizer, recipe, 0, 0.0)
+    step = before - module["blocks"][0].weight.detach()
+    size = 0.2 * 6**0.5 * recipe.learning_rate  # an orthogonal matrix of the size that AdamW's steps have
+    sizes = torch.linalg.svdvals(step) / size  # the gradient's own differ by far more
+    assert sizes[:4] == pytest.approx(torch.ones(4), abs=0.35)
+    assert sizes.max() < 1.35
+
+
+def test_muon_learns_and_its_state_continues() -> None:
+    inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(1))
+    recipe = replace(RECIPE, optimizer="muon", parts=2, weight_decay=0.0, warmup_steps=1)
+
+    def run(module: nn.Module, optimizer: Optimizers, steps: range) -> float:
+        for step in steps:
+            loss = block_loss(module, inputs)
+            loss.backward()
+            update(optimizer, recipe, step, 0.0)
+        return loss.item()
+
+    module = block_model()
+    optimizer = make_optimizer([module], recipe)
+    first = run(module, optimizer, range(5))
+    kept = {name: p.detach().clone() for name, p in module.state_dict().items()}
+    state = {i: {n: v.clone() for n, v in slots.items()} for i, slots in optimizer.state_dict()["state"].items()}
+    assert run(module, optimizer, range(5, 30)) < 0.5 * first
+    resumed = block_model()
+    resumed.load_state_dict(kept)
+    again = make_optimizer([resumed], recipe)
+    again.load_state_dict({"state": state})
+    run(resumed, again, range(5, 30))
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), resumed.parameters(), strict=True))
+
+
+def test_modules_with_parameters_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="same name"):
+        make_optimizer([model(), model()], RECIPE)
+
+
 @pytest.mark.parametrize("parts", [1, 2, 3])
 def test_gradients_in_parts_are_those_of_the_whole(parts: int) -> None:
     module, inputs = model(), torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
     unused = nn.Linear(2, 2)
-    optimizer = make_optimizer([module, unused], RECIPE)
+    optimizer = make_optimizer([module, nn.ModuleDict({"unused": unused})], RECIPE)
 
     def loss_of(rows: torch.Tensor) -> torch.Tensor:
         return module(rows).square().mean()

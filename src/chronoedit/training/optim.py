@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,83 @@ from torch import Tensor, nn
 from chronoedit.training.recipes import Optimisation
 
 
-def make_optimizer(modules: Iterable[nn.Module], recipe: Optimisation) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; those of one axis (norms, biases) are not decayed."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+class Optimizers:
+    """Several optimisers of different parameters as one, each stepping on a thread of its own.
+
+    Their states are numbered one after the other.
+    """
+
+    def __init__(self, *parts: torch.optim.Optimizer) -> None:
+        self.parts = parts
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all parts."""
+        return [group for part in self.parts for group in part.param_groups]
+
+    def step(self) -> None:
+        """One step of each."""
+        if len(self.parts) == 1:
+            self.parts[0].step()
+            return
+        with ThreadPoolExecutor(len(self.parts)) as pool:
+            list(pool.map(lambda part: part.step(), self.parts))
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear all gradients."""
+        for part in self.parts:
+            part.zero_grad(set_to_none=set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As one optimiser's: `state` by parameter, and `param_groups`."""
+        state = {
+            first + index: slots
+            for first, part in self._numbered()
+            for index, slots in part.state_dict()["state"].items()
+        }
+        return {"state": state, "param_groups": self.param_groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from `state`; the groups' settings stay those of the recipe."""
+        for first, part in self._numbered():
+            count = _parameter_count(part)
+            state = {i - first: slots for i, slots in state_dict["state"].items() if first <= i < first + count}
+            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+
+    def _numbered(self) -> Iterator[tuple[int, torch.optim.Optimizer]]:
+        first = 0
+        for part in self.parts:
+            yield first, part
+            first += _parameter_count(part)
+
+
+def _parameter_count(optimizer: Optimizers) -> int:
+    return sum(len(group["params"]) for group in optimizer.param_groups)
+
+
+def make_optimizer(modules: Sequence[nn.Module], recipe: Optimisation) -> Optimizers:
+    """The recipe's optimiser over the trainable parameters; those of one axis (norms, biases) are not decayed.
+
+    `muon` (Jordan 2024, with the update's size of Liu 2025, arXiv 2502.16982, so that one learning rate serves both)
+    takes the matrices of repeated blocks; embeddings, the ends of the model, norms and biases stay with AdamW.
+    Raises ValueError where torch has no Muon (before 2.9).
+    """
+    named = {name: p for module in modules for name, p in module.named_parameters() if p.requires_grad}
+    if len(named) < sum(p.requires_grad for module in modules for p in module.parameters()):
+        raise ValueError("two modules in training have parameters of the same name")
+    hidden = [p for name, p in named.items() if recipe.optimizer == "muon" and _is_hidden(name, p)]
+    taken = {id(p) for p in hidden}
+    parts: list[torch.optim.Optimizer] = [_adamw([p for p in named.values() if id(p) not in taken], recipe)]
+    parts += [_muon(hidden[k :: recipe.parts], recipe) for k in range(recipe.parts) if hidden[k :: recipe.parts]]
+    return Optimizers(*parts)
+
+
+def _is_hidden(name: str, parameter: Tensor) -> bool:
+    """A matrix inside a repeated block (`blocks.3.`, `encoder.block.0.`) that is no table of embeddings."""
+    return parameter.ndim == 2 and "block" in name and "bias" not in name and "embed" not in name
+
+
+def _adamw(parameters: list[nn.Parameter], recipe: Optimisation) -> torch.optim.AdamW:
     groups = [
         {"params": [p for p in parameters if p.squeeze().ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.squeeze().ndim <= 1], "weight_decay": 0.0},
@@ -23,13 +98,21 @@ def make_optimizer(modules: Iterable[nn.Module], recipe: Optimisation) -> torch.
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.beta1, recipe.beta2), fused=fused)
 
 
+def _muon(parameters: list[nn.Parameter], recipe: Optimisation) -> torch.optim.Optimizer:
+    if not hasattr(torch.optim, "Muon"):
+        raise ValueError(f"torch {torch.__version__} has no Muon; use torch 2.9 or newer, or optimizer = 'adamw'")
+    return torch.optim.Muon(
+        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+
+
 def learning_rate(recipe: Optimisation, step: int, progress: float) -> float:
     """Linear warm-up over the first steps, then a cosine that reaches 0 at progress 1."""
     warm = min(1.0, (step + 1) / max(1, recipe.warmup_steps))
     return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def update(optimizer: torch.optim.Optimizer, recipe: Optimisation, step: int, progress: float) -> float:
+def update(optimizer: Optimizers, recipe: Optimisation, step: int, progress: float) -> float:
     """Clip the gradients, step with the rate that is due, clear them; the gradients' norm before clipping."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, recipe.grad_clip)
@@ -40,7 +123,7 @@ def update(optimizer: torch.optim.Optimizer, recipe: Optimisation, step: int, pr
     return float(norm)
 
 
-def set_gradients(losses: Sequence[Callable[[], Tensor]], optimizer: torch.optim.Optimizer) -> list[Tensor]:
+def set_gradients(losses: Sequence[Callable[[], Tensor]], optimizer: Optimizers) -> list[Tensor]:
     """Set the parameters' gradients to the mean over `losses`, each computed on a thread of its own; their values.
 
     On a CPU that other programs use too, several threads on one operation wait for the slowest at each of a thousand

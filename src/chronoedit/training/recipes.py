@@ -18,6 +18,7 @@ else:
 
 Recipe = TypeVar("Recipe")
 
+OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -105,12 +106,13 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """AdamW with warm-up and cosine over the stage's budget, gradient clipping and an average of the weights.
+    """AdamW or Muon (see `optim.make_optimizer`) with warm-up and cosine over the stage's budget, gradient clipping and an average of the weights.
 
     Each batch is computed in `parts`, side by side; see `optim.set_gradients`.
     """
 
     learning_rate: float
+    optimizer: str = "adamw"
     warmup_steps: int = 100
     beta1: float = 0.9
     beta2: float = 0.99
@@ -127,6 +129,8 @@ class Optimisation:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer {self.optimizer!r} is unknown; choose one of {', '.join(OPTIMIZERS)}")
         if self.learning_rate <= 0 or self.batch_size < 1 or self.grad_clip <= 0:
             raise ValueError(
                 f"learning_rate {self.learning_rate}, batch_size {self.batch_size} and grad_clip {self.grad_clip} "

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from chronoedit.errors import CheckpointError
 from chronoedit.media import atomic_path
-from chronoedit.training.optim import Ema
+from chronoedit.training.optim import Ema, Optimizers
 from chronoedit.training.recipes import Budget
 
 STATE_FILE = "state.safetensors"
@@ -42,7 +42,7 @@ class TrainingState:
 
     modules: dict[str, nn.Module]
     averages: dict[str, Ema]
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizers
     progress: Progress
 
     def save(self, folder: Path) -> None:

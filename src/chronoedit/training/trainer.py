@@ -211,7 +211,7 @@ class Trainer:
         self.empty = normalise(self.autoencoder, sources.train.empty[None, :, None]).to(device)  # 1 z 1 h w
         modules = {"transformer": self.transformer, "text_encoder": self.text_encoder}
         averages = {name: Ema(module, recipe.optimisation.ema_decay) for name, module in modules.items()}
-        optimizer = make_optimizer(modules.values(), recipe.optimisation)
+        optimizer = make_optimizer(list(modules.values()), recipe.optimisation)
         self.state = TrainingState(modules, averages, optimizer, Progress())
         if recipe.optimisation.compile:
             self.transformer.compile_repeated_blocks()
