@@ -119,8 +119,8 @@ def _paired(summary: Mapping[str, Any]) -> str:
 def _spoiled(summary: Mapping[str, Any]) -> str:
     group = summary["spoiled"]["overall"]
     return (
-        f"The scorer itself: of {group['items']} spoiled targets (an object moved by a radius, recoloured, missing or "
-        f"doubled) it passes {group['success']:.1%}."
+        f"The scorer itself: of {group['items']} spoiled targets (an object moved by a radius, recoloured, missing, "
+        f"doubled or of another kind) it passes {group['success']:.1%}."
     )
 
 

@@ -132,7 +132,7 @@ def machine(rows: list[Row]) -> str:
 
 def commit() -> str:
     """The commit that was measured, marked when the working tree differs from it."""
-    git = ["git", "-C", str(HERE)]
+    git = ["git", "-C", str(HERE.parent)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "src", "benchmarks"], capture_output=True)
     return (head or "no commit") + (" with changes" if changed.returncode else "")

@@ -186,7 +186,7 @@ def test_wrong_size_is_refused() -> None:
 
 
 def test_unknown_spoiling_lists_the_choices() -> None:
-    with pytest.raises(ValueError, match="moved, recoloured, missing, doubled"):
+    with pytest.raises(ValueError, match="moved, recoloured, missing, doubled, reshaped"):
         spoiled(item_of("any", "add"), "burnt")
 
 

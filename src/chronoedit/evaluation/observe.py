@@ -35,7 +35,7 @@ class Sighting:
     angle_error: float  # radians
     area_ratio: float  # seen area / true visible area
     delta_e: float  # of its inner pixels' median colour to its albedo
-    kind: str  # whose outline fits best
+    kind: str | None  # whose outline fits best, if any does
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,6 +12,7 @@ import numpy as np
 from chronoedit.world.state import KINDS, WORLD_SIZE, Body
 
 KIND_GAIN = 0.06  # overlap (IoU) by which another kind must fit better than the true one
+KIND_FIT = 0.72  # overlap below which a mask has no kind at all: true shapes through an autoencoder reach 0.76 and more
 ANGLE_GAIN = 0.06  # the same for another angle
 # a cube turned by 90° is itself, and a cone turned by 120° nearly so
 LARGEST_TURN_DEG = {"ball": 0, "cube": 40, "cone": 50, "cup": 180}
@@ -88,9 +89,11 @@ def seen_shape(mask: np.ndarray, seen: Body, hidden: np.ndarray, area_ratio: flo
     return SeenShape(np.stack([x[near], y[near]], axis=-1), mask[near], area_px)
 
 
-def best_kind(shape: SeenShape, body: Body) -> str:
-    """The kind whose outline fits best; the body's own where it is close to a draw."""
-    return max(KINDS, key=lambda kind: float(shape.fits(kind, [body.angle])[0]) + KIND_GAIN * (kind == body.kind))
+def best_kind(shape: SeenShape, body: Body) -> str | None:
+    """The kind whose outline fits best, the body's own where it is close to a draw; None when none fits."""
+    fits = {kind: float(shape.fits(kind, [body.angle])[0]) for kind in KINDS}
+    best = max(KINDS, key=lambda kind: fits[kind] + KIND_GAIN * (kind == body.kind))
+    return best if fits[best] >= KIND_FIT else None
 
 
 def angle_error(shape: SeenShape, body: Body) -> float:

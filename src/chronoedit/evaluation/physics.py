@@ -1,7 +1,7 @@
 """The exact scores of the world: an edited picture against what the simulator knows, with no judge.
 
 Tolerances are such that a decent autoencoder's picture of the truth passes (a blur of 1 px, ΔE 10, 28 dB), and that
-an object moved by one radius, recoloured, missing or doubled fails.
+an object moved by one radius, recoloured, missing, doubled or of another kind fails.
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@ import numpy as np
 
 from chronoedit.world import WORLD_SIZE, Item
 from chronoedit.world.render import render
-from chronoedit.world.state import COLOURS, Body, State
+from chronoedit.world.state import COLOURS, KINDS, Body, State
 
 DRAWS = 40
 
 
 def spoiled(item: Item, how: str) -> np.ndarray | None:
-    """The item's target with one of its bodies `moved`, `recoloured`, `missing` or `doubled`: uint8 size size 3.
+    """The item's target with one of its bodies spoiled in the way `how`, a name in SPOILINGS: uint8 size size 3.
 
     None when this scene leaves no room for that. The body and the place are drawn from the item's seed.
 
@@ -68,9 +68,16 @@ def _doubled(rng: np.random.Generator, state: State, body: Body) -> State | None
     return None
 
 
+def _reshaped(rng: np.random.Generator, state: State, body: Body) -> State:
+    """Of another kind, in the same place and of the same half extent."""
+    kind = str(rng.choice([kind for kind in KINDS if kind != body.kind]))
+    return state.with_body(replace(body, kind=kind))
+
+
 SPOILINGS: dict[str, Callable[[np.random.Generator, State, Body], State | None]] = {
     "moved": _moved,
     "recoloured": _recoloured,
     "missing": _missing,
     "doubled": _doubled,
+    "reshaped": _reshaped,
 }

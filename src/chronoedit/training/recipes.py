@@ -106,9 +106,9 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimisation:
-    """AdamW or Muon (see `optim.make_optimizer`) with warm-up and cosine over the stage's budget, gradient clipping and an average of the weights.
+    """An optimiser with warm-up and cosine over the stage's budget, gradient clipping and an average of the weights.
 
-    Each batch is computed in `parts`, side by side; see `optim.set_gradients`.
+    `optimizer` is "adamw" or "muon", see `optim.make_optimizer`. Each batch is computed in `parts`, side by side; see `optim.set_gradients`.
     """
 
     learning_rate: float
