@@ -108,7 +108,8 @@ class Budget:
 class Optimisation:
     """An optimiser with warm-up and cosine over the stage's budget, gradient clipping and an average of the weights.
 
-    `optimizer` is "adamw" or "muon", see `optim.make_optimizer`. Each batch is computed in `parts`, side by side; see `optim.set_gradients`.
+    `optimizer` is "adamw" or "muon", see `optim.make_optimizer`.
+    Each batch is computed in `parts`, side by side; see `optim.set_gradients`.
     """
 
     learning_rate: float
