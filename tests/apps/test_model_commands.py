@@ -114,7 +114,7 @@ def test_info_of_a_lora(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         tensors |= {f"{stem}.lora_down.weight": torch.ones(4, 8), f"{stem}.lora_up.weight": torch.ones(8, 4)}
     save_file(tensors, tmp_path / "lora.safetensors")
     text = described(tmp_path / "lora.safetensors", capsys)
-    assert "a LoRA in the original dialect" in text
+    assert "a LoRA in the comfyui dialect" in text
     assert "ranks: 4 (7 modules)" in text
     assert "modules: 7: blocks.0.attn1.to_q, " in text
     assert "and 2 more" in text

@@ -25,21 +25,21 @@ FILES: dict[str, tuple[str, dict[str, Tensor]]] = {
         },
     ),
     "ComfyUI, PEFT factors": (
-        "original",
+        "comfyui",
         {
             "diffusion_model.blocks.0.self_attn.q.lora_A.weight": A,
             "diffusion_model.blocks.0.self_attn.q.lora_B.weight": B,
         },
     ),
     "ComfyUI, down and up": (
-        "original",
+        "comfyui",
         {
             "diffusion_model.blocks.0.self_attn.q.lora_down.weight": A,
             "diffusion_model.blocks.0.self_attn.q.lora_up.weight": B,
         },
     ),
     "DiffSynth": (
-        "original-bare",
+        "diffsynth",
         {"blocks.0.self_attn.q.lora_A.default.weight": A, "blocks.0.self_attn.q.lora_B.default.weight": B},
     ),
 }
@@ -149,7 +149,7 @@ def test_unknown_keys_are_kept_apart() -> None:
     read = dialect_of(tensors).to_ours(tensors, {})
     assert read.unknown == ("text_encoder.layers.0.lora_A.weight", "transformer.blocks.0.odd.alpha")
     with pytest.raises(LoraError, match="2 keys have no place in another dialect"):
-        LORA_DIALECTS["original"].from_ours(read)
+        LORA_DIALECTS["comfyui"].from_ours(read)
 
 
 def test_half_a_pair_is_damage() -> None:
@@ -160,6 +160,6 @@ def test_half_a_pair_is_damage() -> None:
 
 def test_no_dialect_shows_the_first_ten_keys() -> None:
     with pytest.raises(
-        LoraError, match=r"none of the 12 keys .*\(diffusers, original, original-bare\).*key00, .*and 2 more"
+        LoraError, match=r"none of the 12 keys .*\(diffusers, comfyui, kohya, diffsynth\).*key00, .*and 2 more"
     ):
         dialect_of([f"key{index:02d}" for index in range(12)])

@@ -39,6 +39,7 @@ GROUPS: dict[str, Group] = {
     "chain": Group("edit", "several edits, each starting from the last result"),
     "info": Group("model", "what a checkpoint, or a picture made here, is"),
     "convert": Group("model", "write a checkpoint in another layout"),
+    "lora": Group("lora", "LoRA files: what one is, other spellings, several as one"),
     "world": Group("world", "pictures of the small world: samples, training sets"),
     "eval": Group("eval", "score a model exactly, in the small world"),
     "train": Group("train", "train the small model, or one of your own"),

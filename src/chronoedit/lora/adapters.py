@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from chronoedit.errors import CheckpointError, LoraError
-from chronoedit.lora.dialects import LoraWeights, dialect_of
-from chronoedit.model.headers import read_header, shown
+from chronoedit.lora.dialects import PEFT_METADATA, PEFT_PREFIX, LoraLayer, LoraWeights, dialect_of
+from chronoedit.model.headers import Header, read_header, shown
 
+logger = logging.getLogger(__name__)
+
+PATCH = "patch_embedding"
 _STATE = "_weights_before_loras"
 
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA file: its weights under our names, the dialect it was written in, and its bytes' sha256."""
+    """A LoRA file: its weights under our names, the dialect it was written in, its bytes' sha256, its metadata."""
 
     path: Path
     sha256: str
     dialect: str
     weights: LoraWeights
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ranks(self) -> dict[int, int]:
@@ -37,6 +42,7 @@ class Lora:
 def read_lora(path: str | Path) -> Lora:
     """Read a LoRA from safetensors, in whichever of `LORA_DIALECTS` it is.
 
+    A file that PEFT itself saved has its alpha in `adapter_config.json` beside it, which is read too.
     Raises LoraError for a missing or damaged file, a pickle, or keys of no known dialect.
     """
     from safetensors.torch import load_file
@@ -48,10 +54,22 @@ def read_lora(path: str | Path) -> Lora:
         raise LoraError(f"LoRA: {error}") from error
     try:
         dialect = dialect_of(header.tensors.keys())
-        weights = dialect.to_ours(load_file(path), header.metadata)
+        weights = dialect.to_ours(load_file(path), header.metadata | _peft_config(path, header))
     except LoraError as error:
         raise LoraError(f"LoRA {path}: {error}") from error
-    return Lora(path, _sha256(path), dialect.name, weights)
+    return Lora(path, _sha256(path), dialect.name, weights, header.metadata)
+
+
+def _peft_config(path: Path, header: Header) -> dict[str, str]:
+    """The settings beside a file that PEFT saved, as diffusers would have put them into its metadata."""
+    if PEFT_METADATA in header.metadata or not any(name.startswith(PEFT_PREFIX) for name in header.tensors):
+        return {}
+    beside = path.with_name("adapter_config.json")
+    if not beside.is_file():
+        raise LoraError(
+            f"it was saved by PEFT, and its alpha is in an adapter_config.json; put that into {path.parent}"
+        )
+    return {PEFT_METADATA: beside.read_text(encoding="utf-8")}
 
 
 def _sha256(path: Path) -> str:
@@ -114,9 +132,10 @@ class _Change:
 def _changes(lora: Lora, scale: float, dit: nn.Module) -> dict[str, _Change]:
     """What a LoRA changes, by parameter, checked against the transformer."""
     shapes = {name: tuple(parameter.shape) for name, parameter in dit.named_parameters()}
+    layers = _widened(lora, shapes)
     changes = {
         f"{module}.weight": _Change(scale * layer.scaling, factors=(layer.up, layer.down))
-        for module, layer in lora.weights.layers.items()
+        for module, layer in layers.items()
     }
     changes |= {name: _Change(scale, difference=tensor) for name, tensor in lora.weights.differences.items()}
     foreign = [name for name in changes if name not in shapes] + list(lora.weights.unknown)
@@ -135,6 +154,27 @@ def _changes(lora: Lora, scale: float, dit: nn.Module) -> dict[str, _Change]:
     if not math.isfinite(scale):
         raise ValueError(f"the LoRA scale is {scale}; a finite number is expected, such as 1.0")
     return changes
+
+
+def _widened(lora: Lora, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, LoraLayer]:
+    """The layers of a LoRA, one made for text-to-video fitted to a transformer that is conditioned on a picture.
+
+    Such a one knows neither the image branch, which stays as it is, nor the channels after the noise's, for which
+    `patch_embedding` gets zeros. Either is told.
+    """
+    layers = dict(lora.weights.layers)
+    image = any(name.endswith("attn2.add_k_proj.weight") for name in shapes)
+    if image and any(".attn2.to_k" in module for module in layers) and not any(".add_k_" in name for name in layers):
+        logger.warning("LoRA %s has nothing for the image branch (k_img, v_img), which stays as it is", lora.path)
+    patch, wanted = layers.get(PATCH), shapes.get(f"{PATCH}.weight", ())
+    if patch is not None and patch.down.ndim == len(wanted) and patch.down.shape[1] < wanted[1]:
+        missing = wanted[1] - patch.down.shape[1]
+        logger.warning(
+            "LoRA %s was made for text-to-video: it leaves %d condition channels as they are", lora.path, missing
+        )
+        zeros = patch.down.new_zeros(patch.rank, missing, *patch.down.shape[2:])
+        layers[PATCH] = replace(patch, down=torch.cat([patch.down, zeros], dim=1))
+    return layers
 
 
 def _shape(change: _Change) -> list[int]:

@@ -21,6 +21,14 @@ from chronoedit.model.headers import shown
 PEFT_METADATA = "lora_adapter_metadata"
 """Where diffusers keeps PEFT's settings in a file's metadata, as JSON with a component's name before each key."""
 
+UNSUPPORTED = {
+    "LoKr": re.compile(r"\.lokr_(?:w1|w2|t2)(?:_[ab])?$"),
+    "LoHa": re.compile(r"\.hada_(?:w1|w2|t1|t2)(?:_[ab])?$"),
+    "DoRA": re.compile(r"\.(?:dora_scale|lora_magnitude_vector(?:\.\w+)*)$"),
+    "OFT": re.compile(r"\.oft_(?:blocks|diag|R)(?:\.\w+)*$"),
+}
+"""Kinds of adapters that are no sum of low-rank factors, by what their keys end in."""
+
 _ROLES = re.compile(
     r"(?P<module>.+?)\.(?:"
     r"(?P<down>lora_A(?:\.\w+)?\.weight|lora_down\.weight|lora\.down\.weight)|"
@@ -68,7 +76,17 @@ class LoraDialect:
 
 
 def dialect_of(names: Collection[str]) -> LoraDialect:
-    """The dialect that a file's keys are in; LoraError with its first ten keys when it is none of them."""
+    """The dialect that a file's keys are in.
+
+    Raises LoraError for a kind of adapter that is no LoRA, and with the first ten keys when they are in no dialect.
+    """
+    for kind, ending in UNSUPPORTED.items():
+        found = sorted(name for name in names if ending.search(name))
+        if found:
+            raise LoraError(
+                f"{len(found)} of {len(names)} keys are of a {kind}, which is not supported ({shown(found)}); "
+                "merge it into a checkpoint with the program that made it, or use a plain LoRA"
+            )
     for dialect in LORA_DIALECTS.values():
         if dialect.matches(names):
             return dialect
@@ -82,10 +100,10 @@ def dialect_of(names: Collection[str]) -> LoraDialect:
 class Spelling:
     """What the dialects differ in: the prefix, the modules' names, the factors' names, and whether alpha is kept.
 
-    `module_to_ours` gives None for a module that the transformer cannot have.
+    The first prefix is written, any is read. `module_to_ours` gives None for a module that the transformer cannot have.
     """
 
-    prefix: str
+    prefixes: tuple[str, ...]
     module_to_ours: Callable[[str], str | None]
     module_from_ours: Callable[[str], str | None]
     down: str
@@ -105,11 +123,12 @@ def spelled(name: str, spelling: Spelling) -> LoraDialect:
 
 def _parse(key: str, spelling: Spelling) -> tuple[str, str] | None:
     """(our module, role) of a key, or None when it is not in this spelling."""
-    found = _ROLES.fullmatch(key.removeprefix(spelling.prefix)) if key.startswith(spelling.prefix) else None
-    module = spelling.module_to_ours(found["module"]) if found else None
-    if found is None or module is None or found.lastgroup is None:
-        return None
-    return module, found.lastgroup
+    for prefix in spelling.prefixes:
+        found = _ROLES.fullmatch(key[len(prefix) :]) if key.startswith(prefix) else None
+        module = spelling.module_to_ours(found["module"]) if found else None
+        if found is not None and module is not None and found.lastgroup is not None:
+            return module, found.lastgroup
+    return None
 
 
 def _to_ours(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], spelling: Spelling) -> LoraWeights:
@@ -179,7 +198,7 @@ def _from_ours(weights: LoraWeights, spelling: Spelling) -> dict[str, Tensor]:
         )
     tensors: dict[str, Tensor] = {}
     for module, layer in weights.layers.items():
-        stem = spelling.prefix + _foreign(module, spelling)
+        stem = spelling.prefixes[0] + _foreign(module, spelling)
         if layer.alpha is not None and spelling.keeps_alpha:
             tensors[f"{stem}.alpha"] = torch.tensor(layer.alpha)
         folded = layer.scaling if not spelling.keeps_alpha else 1.0
@@ -188,7 +207,7 @@ def _from_ours(weights: LoraWeights, spelling: Spelling) -> dict[str, Tensor]:
     for name, tensor in weights.differences.items():
         module, _, leaf = name.rpartition(".")
         role = "diff" if leaf == "weight" else "diff_b"
-        tensors[f"{spelling.prefix}{_foreign(module, spelling)}.{role}"] = tensor
+        tensors[f"{spelling.prefixes[0]}{_foreign(module, spelling)}.{role}"] = tensor
     return tensors
 
 
@@ -203,19 +222,52 @@ def _own(module: str) -> str | None:
     return module if keys.module_to_original(module) is not None else None
 
 
-_DIFFUSERS = Spelling("transformer.", _own, _own, "lora_A", "lora_B", keeps_alpha=False)
-_ORIGINAL = Spelling(
-    "diffusion_model.", keys.module_to_ours, keys.module_to_original, "lora_down", "lora_up", keeps_alpha=True
+def _flat_to_ours(module: str) -> str | None:
+    return _FLAT_NAMES.get(re.sub(r"^blocks_\d+_", "blocks_#_", module), "").replace("#", _first_number(module)) or None
+
+
+def _flat_from_ours(module: str) -> str | None:
+    original = keys.module_to_original(module)
+    return None if original is None else original.replace(".", "_")
+
+
+def _first_number(module: str) -> str:
+    found = re.match(r"blocks_(\d+)_", module)
+    return "" if found is None else found[1]
+
+
+_FLAT_NAMES = {
+    **{original.replace(".", "_"): ours for original, ours in keys.TOP_NAMES.items()},
+    **{f"blocks_#_{original.replace('.', '_')}": f"blocks.#.{ours}" for original, ours in keys.BLOCK_NAMES.items()},
+}
+"""Where dots are written as `_`, a name cannot be taken apart (`k_img`); so every name that there is stands here."""
+
+PEFT_PREFIX = "base_model.model."
+_DIFFUSERS = Spelling(
+    ("transformer.", f"{PEFT_PREFIX}transformer.", PEFT_PREFIX), _own, _own, "lora_A", "lora_B", False
 )
-_BARE = replace(_ORIGINAL, prefix="", down="lora_A.default", up="lora_B.default", keeps_alpha=False)
+_COMFYUI = Spelling(
+    ("diffusion_model.", "model.diffusion_model."),
+    keys.module_to_ours,
+    keys.module_to_original,
+    "lora_down",
+    "lora_up",
+    keeps_alpha=True,
+)
+_KOHYA = replace(_COMFYUI, prefixes=("lora_unet_",), module_to_ours=_flat_to_ours, module_from_ours=_flat_from_ours)
+_DIFFSYNTH = replace(
+    _COMFYUI, prefixes=("", "pipe.dit."), down="lora_A.default", up="lora_B.default", keeps_alpha=False
+)
 
 LORA_DIALECTS: dict[str, LoraDialect] = {
     dialect.name: dialect
     for dialect in (
         spelled("diffusers", _DIFFUSERS),
-        spelled("original", _ORIGINAL),
-        spelled("original-bare", _BARE),
+        spelled("comfyui", _COMFYUI),
+        spelled("kohya", _KOHYA),
+        spelled("diffsynth", _DIFFSYNTH),
     )
 }
 """diffusers and PEFT (`transformer.<ours>.lora_A.weight`); ComfyUI and ai-toolkit (`diffusion_model.<original>…`);
-DiffSynth, the published training's (`blocks.0.self_attn.q.lora_A.default.weight`)."""
+kohya and musubi (`lora_unet_blocks_0_self_attn_q.lora_down.weight`); DiffSynth, the published training's
+(`blocks.0.self_attn.q.lora_A.default.weight`)."""

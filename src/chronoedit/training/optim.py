@@ -63,7 +63,7 @@ class Optimizers:
             first += _parameter_count(part)
 
 
-def _parameter_count(optimizer: Optimizers) -> int:
+def _parameter_count(optimizer: torch.optim.Optimizer) -> int:
     return sum(len(group["params"]) for group in optimizer.param_groups)
 
 
