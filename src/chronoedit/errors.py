@@ -29,3 +29,7 @@ class EditCancelled(ChronoEditError):
 
 class MissingExtraError(ChronoEditError):
     """An optional package is missing; the message names the extra to install."""
+
+
+class DataError(ChronoEditError):
+    """A training set, or one of its rows, that cannot be read."""

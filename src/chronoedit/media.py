@@ -43,12 +43,12 @@ _BT709 = 1  # FFmpeg's number for it, as matrix, primaries and transfer alike
 _LIMITED_RANGE = 1
 
 
-def load_image(source: str | Path | Image.Image | np.ndarray | torch.Tensor) -> Image.Image:
+def load_image(source: str | Path | bytes | Image.Image | np.ndarray | torch.Tensor) -> Image.Image:
     """The picture as RGB in sRGB, upright, transparent parts over white.
 
-    `source` is a path, a PIL image of any mode, an array `H W 3` of uint8 or a tensor `3 H W` in [-1, 1]. 16-bit grey
-    is scaled to 8 bits (value / 257, to nearest); an embedded ICC profile is converted; EXIF rotation is applied; of an
-    animation the first frame is taken, with a warning.
+    `source` is a path, the bytes of a file, a PIL image of any mode, an array `H W 3` of uint8 or a tensor `3 H W` in
+    [-1, 1]. 16-bit grey is scaled to 8 bits (value / 257, to nearest); an embedded ICC profile is converted; EXIF
+    rotation is applied; of an animation the first frame is taken, with a warning.
 
     Raises ImageError when the file is missing, empty, a folder, damaged or no picture, or when the picture has a side
     under `MIN_SIDE_PX`, an aspect ratio over `MAX_ASPECT_RATIO` or more pixels than Pillow holds for safe.
@@ -57,7 +57,10 @@ def load_image(source: str | Path | Image.Image | np.ndarray | torch.Tensor) -> 
         name, image = "the picture", source
     elif isinstance(source, (str, Path)):
         name = str(source)
-        image = _open(Path(source))
+        image = _open(_read_bytes(Path(source)), name)
+    elif isinstance(source, bytes):
+        name = "the picture"
+        image = _open(_not_empty(source, name), name)
     else:
         name, image = "the picture", Image.fromarray(_pixels(source))
     _check_size(name, image)
@@ -98,23 +101,26 @@ def _read_bytes(path: Path) -> bytes:
         raise ImageError(f"there is no file {path}; check the path (web addresses must be downloaded first)") from error
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+    return _not_empty(data, str(path))
+
+
+def _not_empty(data: bytes, name: str) -> bytes:
     if not data:
-        raise ImageError(f"{path} is empty (0 bytes); expected a picture, such as PNG or JPEG")
+        raise ImageError(f"{name} is empty (0 bytes); expected a picture, such as PNG or JPEG")
     return data
 
 
-def _open(path: Path) -> Image.Image:
-    data = _read_bytes(path)
+def _open(data: bytes, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data))
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"{path} is not a picture that can be read; give a PNG, JPEG, WebP, TIFF, GIF or BMP"
+            f"{name} is not a picture that can be read; give a PNG, JPEG, WebP, TIFF, GIF or BMP"
         ) from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path} has too many pixels to be decoded safely; scale it down first ({error})") from error
+        raise ImageError(f"{name} has too many pixels to be decoded safely; scale it down first ({error})") from error
     except _DAMAGE as error:
-        raise ImageError(f"{path} is damaged ({error}); save it again in a picture editor") from error
+        raise ImageError(f"{name} is damaged ({error}); save it again in a picture editor") from error
 
 
 def _pixels(source: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -230,7 +236,7 @@ def read_metadata(path: str | Path) -> dict[str, Any] | None:
     Raises ImageError when the file is no picture or our entry is damaged.
     """
     path = Path(path)
-    image = _open(path)
+    image = _open(_read_bytes(path), str(path))
     text = image.info.get(METADATA_KEY)
     if text is None:
         description = image.getexif().get(_EXIF_DESCRIPTION)
@@ -331,12 +337,15 @@ def encode_video(frames: np.ndarray, path: str | Path, fps: int = 8) -> bytes:
     return buffer.getvalue()
 
 
-def read_video(path: str | Path) -> np.ndarray:
-    """All frames of a video, uint8 `T H W 3`. Raises ImageError when it is missing, damaged or no video."""
+def read_video(source: str | Path | bytes) -> np.ndarray:
+    """All frames of a video, a path or a file's bytes, uint8 `T H W 3`.
+
+    Raises ImageError when it is missing, damaged or no video.
+    """
     import av
 
-    path = Path(path)
-    data = _read_bytes(path)
+    path = "the video" if isinstance(source, bytes) else str(source)
+    data = _not_empty(source, path) if isinstance(source, bytes) else _read_bytes(Path(source))
     try:
         with av.open(io.BytesIO(data), "r") as container:
             if not container.streams.video:

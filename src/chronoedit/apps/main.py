@@ -39,6 +39,7 @@ GROUPS: dict[str, Group] = {
     "chain": Group("edit", "several edits, each starting from the last result"),
     "info": Group("model", "what a checkpoint, or a picture made here, is"),
     "convert": Group("model", "write a checkpoint in another layout"),
+    "data": Group("data", "training sets: what is in them, and what is wrong"),
     "lora": Group("lora", "LoRA files: what one is, other spellings, several as one"),
     "world": Group("world", "pictures of the small world: samples, training sets"),
     "eval": Group("eval", "score a model exactly, in the small world"),
