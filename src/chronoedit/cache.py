@@ -1,4 +1,4 @@
-"""Content-addressed store in memory: a repeated edit finds its embeds and condition here and runs no encoder."""
+"""Content-addressed stores: in memory, where a repeated edit finds its embeds and runs no encoder; and on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from chronoedit.errors import OutputError
+from chronoedit.media import atomic_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -85,3 +92,86 @@ class MemoryCache:
         while self.used_bytes > self.max_bytes:
             _, (_, freed) = self._values.popitem(last=False)
             self.used_bytes -= freed
+
+
+class TensorCache:
+    """Tensors by content key in safetensors shards of a folder, for what takes long to make: encoded training sets.
+
+    `put` keeps a tensor in memory until the shard has `shard_bytes`; `flush` writes what is kept, each shard whole or
+    not at all, so a job that is killed loses at most one shard. Each tensor's SHA-256 stands in its shard's metadata
+    and is compared when it is read. Raises OutputError for a shard that is damaged, or cannot be written.
+    """
+
+    def __init__(self, folder: str | Path, shard_bytes: int = 256 * 2**20) -> None:
+        self.folder = Path(folder)
+        self.shard_bytes = shard_bytes
+        self._shards: dict[str, Path] = {}
+        self._sums: dict[str, str] = {}
+        self._kept: dict[str, Tensor] = {}
+        for path in sorted(self.folder.glob("*.safetensors")):
+            self._index(path)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._kept or key in self._shards
+
+    def __len__(self) -> int:
+        return len(self._kept) + len(self._shards)
+
+    def get(self, key: str) -> Tensor:
+        """The tensor of a key, on the CPU. Raises KeyError when there is none."""
+        from safetensors import SafetensorError, safe_open
+
+        if key in self._kept:
+            return self._kept[key]
+        path = self._shards[key]
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(key)
+        except (SafetensorError, OSError) as error:
+            raise OutputError(f"{path} cannot be read ({error}); delete it, and it is made anew") from error
+        if _checksum(tensor) != self._sums[key]:
+            raise OutputError(f"{path} is damaged: a tensor has another checksum; delete it, and it is made anew")
+        return tensor
+
+    def put(self, key: str, tensor: Tensor) -> None:
+        """Store a tensor; one of a known key is left as it is. Raises OutputError."""
+        if key in self:
+            return
+        self._kept[key] = tensor.detach().cpu().contiguous().clone()
+        if size_bytes(self._kept) >= self.shard_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is kept in memory. Raises OutputError."""
+        from safetensors.torch import save_file
+
+        if not self._kept:
+            return
+        sums = {key: _checksum(tensor) for key, tensor in self._kept.items()}
+        path = self.folder / f"{content_key('shard', *sorted(sums))[:16]}.safetensors"
+        with atomic_path(path) as temporary:
+            save_file(self._kept, temporary, metadata=sums)
+        self._sums |= sums
+        self._shards |= dict.fromkeys(sums, path)
+        self._kept = {}
+
+    def _index(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                sums = file.metadata() or {}
+                keys = list(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise OutputError(f"{path} cannot be read ({error}); delete it, and it is made anew") from error
+        if set(keys) != set(sums):
+            raise OutputError(f"{path} is no shard of this cache; give the cache a folder of its own")
+        self._sums |= sums
+        self._shards |= dict.fromkeys(keys, path)
+
+
+def _checksum(tensor: Tensor) -> str:
+    import torch
+
+    data = tensor.contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+    return hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode() + data).hexdigest()

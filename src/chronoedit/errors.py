@@ -33,3 +33,7 @@ class MissingExtraError(ChronoEditError):
 
 class DataError(ChronoEditError):
     """A training set, or one of its rows, that cannot be read."""
+
+
+class TrainingError(ChronoEditError):
+    """A training run that cannot go on."""

@@ -29,6 +29,22 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+def bucket_size(height: int, width: int, target_area: int, multiple: int) -> tuple[int, int]:
+    """(height, width) near `target_area` px at the photo's aspect ratio, each cut down to a multiple.
+
+    Agrees with the published script: `round(sqrt(area * h / w)) // multiple * multiple`, and the width likewise.
+    Raises ValueError for a photo so thin that a side would be 0.
+    """
+    bucket_height = round(math.sqrt(target_area * height / width)) // multiple * multiple
+    bucket_width = round(math.sqrt(target_area * width / height)) // multiple * multiple
+    if not bucket_height or not bucket_width:
+        raise ValueError(
+            f"a photo of {width}x{height} is too thin for {target_area} pixels in sides of at least {multiple}; "
+            "crop it, or give height and width"
+        )
+    return bucket_height, bucket_width
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far an edit is: `done` of `total` parts of one of `STAGES`."""

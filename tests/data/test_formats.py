@@ -41,6 +41,15 @@ def test_umt5_is_noticed_once_and_never_opened(tmp_path: Path, caplog: pytest.Lo
     assert caplog.text.count("are pickles and are not opened") == 1
 
 
+def test_paths_from_another_folder(tmp_path: Path) -> None:
+    diffsynth(tmp_path)
+    (tmp_path / "tables").mkdir()
+    table = (tmp_path / "metadata.csv").rename(tmp_path / "tables" / "metadata.csv")
+    assert len(frames(open_records(table, tmp_path).records[1])) == 2
+    with pytest.raises(DataError, match="No such file"):
+        frames(open_records(table).records[1])
+
+
 @pytest.mark.parametrize(("count", "kept"), [(2, 2), (5, 2), (26, 26), (29, 26)])
 def test_pairs_and_clips(tmp_path: Path, count: int, kept: int) -> None:
     video = np.stack([np.full((16, 16, 3), 8 * k, np.uint8) for k in range(count)])

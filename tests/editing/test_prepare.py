@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from chronoedit.editing.prepare import (
-    bucket_size,
     edit_size,
     fill_defaults,
     fit,
@@ -19,7 +18,7 @@ from chronoedit.editing.prepare import (
     token_side,
 )
 from chronoedit.model.checkpoint import Components, ModelSettings
-from chronoedit.request import EditRequest
+from chronoedit.request import EditRequest, bucket_size
 
 from .conftest import make_photo, make_request
 

@@ -40,12 +40,15 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RecordFormat:
-    """A format: the suffix of its index files (none: a folder), what it imitates, and its reader."""
+    """A format: the suffix of its index files (none: a folder), what it imitates, and its reader.
+
+    The reader takes an index file, and the folder that paths in it start from.
+    """
 
     name: str
     suffix: str
     source: str
-    read: Callable[[Path], Iterator[Record]]
+    read: Callable[[Path, Path], Iterator[Record]]
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,10 @@ class RecordSet:
     records: list[Record]
 
 
-def open_records(path: str | Path) -> RecordSet:
+def open_records(path: str | Path, base: str | Path | None = None) -> RecordSet:
     """The records of a file or folder, in whichever of `RECORD_FORMATS` it is; nothing is decoded.
+
+    Paths in a table start from its own folder, or from `base`.
 
     A folder is read by its `metadata.csv` or `metadata.jsonl`, else by all its `.jsonl`, `.parquet` or `.tar` files,
     else as pairs of pictures. A row that cannot be read becomes a record with a `problem`. Raises DataError when there
@@ -67,7 +72,7 @@ def open_records(path: str | Path) -> RecordSet:
     if not path.exists():
         raise DataError(f"there is no {path}; give a training set's folder, or its metadata.csv")
     chosen, files = _detect(path)
-    records = [record for file in files for record in chosen.read(file)]
+    records = [record for file in files for record in chosen.read(file, Path(base) if base else file.parent)]
     if not records:
         raise DataError(f"{path} ({chosen.name}) has no examples in it")
     _refuse_repeated_keys(path, records)
@@ -147,7 +152,7 @@ def _require(path: Path, names: Sequence[str], *, pictures: bool = True) -> None
         )
 
 
-def _read_csv(path: Path) -> Iterator[Record]:
+def _read_csv(path: Path, base: Path) -> Iterator[Record]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -159,12 +164,12 @@ def _read_csv(path: Path) -> Iterator[Record]:
         logger.warning("%s: its umt5 files are pickles and are not opened; text is encoded anew", path)
     try:
         for fields in reader:
-            yield _table_record(fields, f"{path.name}:{reader.line_num}", path.parent, f"{path.stem}-{reader.line_num}")
+            yield _table_record(fields, f"{path.name}:{reader.line_num}", base, f"{path.stem}-{reader.line_num}")
     except csv.Error as error:
         raise DataError(f"{path.name}:{reader.line_num}: {error}; is it a table of comma separated values?") from error
 
 
-def _read_jsonl(path: Path) -> Iterator[Record]:
+def _read_jsonl(path: Path, base: Path) -> Iterator[Record]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip():
             continue
@@ -178,10 +183,10 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
         if not isinstance(fields, dict):
             yield Record(row=row, key=key, problem=f"{type(fields).__name__}; give one object a line")
             continue
-        yield _table_record(fields, row, path.parent, key)
+        yield _table_record(fields, row, base, key)
 
 
-def _read_parquet(path: Path) -> Iterator[Record]:
+def _read_parquet(path: Path, _base: Path) -> Iterator[Record]:
     try:
         file = pyarrow_parquet().ParquetFile(path)
     except (OSError, ValueError) as error:
@@ -203,7 +208,7 @@ def _read_parquet(path: Path) -> Iterator[Record]:
             )
 
 
-def _read_tar(path: Path) -> Iterator[Record]:
+def _read_tar(path: Path, _base: Path) -> Iterator[Record]:
     """Samples of a WebDataset shard: neighbours whose names are the same up to the first dot."""
     try:
         with tarfile.open(path, "r:") as archive:
@@ -261,7 +266,7 @@ def _tar_words(text: str, suffix: str) -> dict[str, Any]:
     return {name: parsed[name] for name in PROMPT if name in parsed} if isinstance(parsed, dict) else {}
 
 
-def _read_folder(folder: Path) -> Iterator[Record]:
+def _read_folder(folder: Path, _base: Path) -> Iterator[Record]:
     """Pairs by name (`cat_before.png`, `cat_after.png`, `cat.txt`) or by folder (`before/cat.png`, `after/cat.png`)."""
     pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     by_role: dict[str, dict[str, Path]] = {"before": {}, "after": {}}

@@ -19,13 +19,13 @@ from chronoedit.editing.decode import Decoded, decode_batch
 from chronoedit.editing.denoise import Report, Run, prompt_kv, select_prompts
 from chronoedit.editing.encode import Encodings, InputEncoder
 from chronoedit.editing.placement import Placement
-from chronoedit.editing.prepare import PreparedEdit, bucket_size, fit, prepare, to_frames, to_pixels, token_side
+from chronoedit.editing.prepare import PreparedEdit, fit, prepare, to_frames, to_pixels, token_side
 from chronoedit.editing.progress import Reporter, Stopwatch
 from chronoedit.lora import adapters
 from chronoedit.media import load_image
 from chronoedit.model import autoencoder, condition
 from chronoedit.model.checkpoint import Components, open_checkpoint
-from chronoedit.request import EditRequest, EditResult
+from chronoedit.request import EditRequest, EditResult, bucket_size
 from chronoedit.sampling.guidance import is_guided, scales
 from chronoedit.sampling.schedules import flow_sigmas, timesteps
 from chronoedit.sampling.solvers import solver_named

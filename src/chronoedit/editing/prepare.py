@@ -19,7 +19,7 @@ from chronoedit.editing.reason import Course, plan_course
 from chronoedit.media import image_sha256
 from chronoedit.model.autoencoder import latent_shape
 from chronoedit.model.checkpoint import Components, ModelSettings
-from chronoedit.request import EditRequest, default_reasoning_steps
+from chronoedit.request import EditRequest, bucket_size, default_reasoning_steps
 from chronoedit.sampling.solvers import solver_named
 
 SEEDS = 2**31
@@ -112,22 +112,6 @@ def edit_size(request: EditRequest, photo_size: tuple[int, int], target_area: in
     if request.width is not None:
         return _nearest(request.width * photo_height / photo_width, multiple), request.width
     return bucket_size(photo_height, photo_width, target_area, multiple)
-
-
-def bucket_size(height: int, width: int, target_area: int, multiple: int) -> tuple[int, int]:
-    """(height, width) near `target_area` px at the photo's aspect ratio, each cut down to a multiple.
-
-    Agrees with the published script: `round(sqrt(area * h / w)) // multiple * multiple`, and the width likewise.
-    Raises ValueError for a photo so thin that a side would be 0.
-    """
-    bucket_height = round(math.sqrt(target_area * height / width)) // multiple * multiple
-    bucket_width = round(math.sqrt(target_area * width / height)) // multiple * multiple
-    if not bucket_height or not bucket_width:
-        raise ValueError(
-            f"a photo of {width}x{height} is too thin for {target_area} pixels in sides of at least {multiple}; "
-            "crop it, or give height and width"
-        )
-    return bucket_height, bucket_width
 
 
 def fit(picture: PIL.Image.Image, height: int, width: int) -> PIL.Image.Image:

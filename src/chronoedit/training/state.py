@@ -103,7 +103,7 @@ class Stage:
 
     `train_step(step, progress)` does one step and returns figures to log; `validate()` returns more of them.
     `log` is called with each record, after it is appended to `folder`/log.jsonl; `on_checkpoint` after each saved
-    state.
+    state; `on_step` with the number of steps done, after each.
     """
 
     state: TrainingState
@@ -115,6 +115,7 @@ class Stage:
     validate_every_s: float
     log: Callable[[dict[str, Any]], None]
     on_checkpoint: Callable[[], None] | None = None
+    on_step: Callable[[int], None] | None = None
 
     def run(self) -> None:
         """Train to the end of the budget. Interrupted, the same call resumes from the last checkpoint."""
@@ -126,6 +127,8 @@ class Stage:
             figures.append(self.train_step(progress.step, share))
             progress.step += 1
             progress.seconds += time.perf_counter() - began
+            if self.on_step is not None:
+                self.on_step(progress.step)
             if progress.seconds - validated >= self.validate_every_s:
                 self._record(figures, progress.seconds - validated)
                 figures, validated = [], progress.seconds

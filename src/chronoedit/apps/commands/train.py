@@ -1,4 +1,4 @@
-"""`chronoedit train`: the embedded model from an empty folder, by recipes that resume."""
+"""`chronoedit train`: a LoRA, or the embedded model from an empty folder, by recipes that resume."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from chronoedit.apps.commands.train_lora import TrainLora
 from chronoedit.apps.options import option
 
 if TYPE_CHECKING:
@@ -58,7 +59,11 @@ class TrainEmbedded:
         )
 
 
-COMMANDS = {"train autoencoder": TrainAutoencoder, "train embedded": TrainEmbedded}
+COMMANDS: dict[str, type[Any]] = {
+    "train lora": TrainLora,
+    "train autoencoder": TrainAutoencoder,
+    "train embedded": TrainEmbedded,
+}
 
 
 def _device(name: str | None) -> torch.device:

@@ -1,0 +1,101 @@
+"""`chronoedit train lora`: the published command word for word, its flags, and what is refused before any work."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from chronoedit.apps.commands.train_lora import folder_of_shards
+from chronoedit.apps.main import main
+from chronoedit.data.export import Export, export_world
+from chronoedit.lora.adapters import read_lora
+from chronoedit.lora.files import describe
+
+PUBLISHED = """
+--dataset_base_path data/example_dataset --dataset_metadata_path data/example_dataset/metadata.csv --height 1024
+--width 1024 --num_frames 5 --dataset_repeat 1
+--model_paths '[["CKPT/transformer/diffusion_pytorch_model.safetensors"]]'
+--model_id_with_origin_paths "Wan-AI/Wan2.1-I2V-14B-720P:models_t5_umt5-xxl-enc-bf16.pth" --learning_rate 1e-4
+--num_epochs 5 --remove_prefix_in_ckpt "pipe.dit." --output_path ./models/train/ChronoEdit-14B_lora
+--lora_base_model dit --lora_target_modules "q,k,v,o,ffn.0,ffn.2" --lora_rank 32 --extra_inputs input_image
+--use_gradient_checkpointing_offload
+"""
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    export_world(Export(count=2, clip_share=0.5, size_px=32), tmp_path / "data" / "example_dataset")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_published_command(workplace: Path, random_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = shlex.split(PUBLISHED.replace("CKPT", str(random_checkpoint)).replace("1024", "32"))
+    assert main(["train", "lora", *words]) == 0
+    captured = capsys.readouterr()
+    path = Path(captured.out.strip())
+    assert path == Path("models/train/ChronoEdit-14B_lora/lora.safetensors")
+    for flag in ("model-id-with-origin-paths", "remove-prefix-in-ckpt", "lora-base-model", "extra-inputs"):
+        assert f"--{flag}: " in captured.err
+    found = describe(read_lora(path))
+    assert found.ranks == {32: 2 * 10} and found.delta_norm > 0
+    assert main(["train", "lora", *words]) == 0  # finished: nothing is trained again
+    assert main(["train", "lora", *words, "--seed", "5"]) == 1
+    assert "another recipe: seed differ" in capsys.readouterr().err
+    assert main(["train", "lora", *words, "--seed", "5", "--fresh", "--max_steps", "1"]) == 0
+
+
+def test_the_embedded_model_and_its_edit(workplace: Path) -> None:
+    words = ["--dataset-metadata-path", "data/example_dataset", "--output-path", "run", "--max-steps", "2"]
+    flags = ["--batch-size", "2", "--lora-rank", "4", "--height", "32", "--width", "32", "--save-steps", "1"]
+    assert main(["train", "lora", *words, *flags]) == 0
+    record = json.loads((workplace / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert record["step"] == 2 and record["loss"] > 0
+    edit = ["--input", str(Path(__file__).parents[2] / "examples" / "table.png"), "--prompt", "push the ball"]
+    lora = ["--lora-path", "run/step-1.safetensors", "--num-inference-steps", "1", "--output", "edit.png"]
+    assert main(["edit", *edit, *lora, "--seed", "0"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--num-frames", "7"], 2, "--num-frames 7: 2 or 5 are pairs, 26 or 29"),
+        (["--height", "32"], 2, "height is given alone"),
+        (["--lora-base-model", "vae"], 2, "only the transformer"),
+        (["--extra-inputs", "end_image"], 2, "the model takes input_image"),
+        (["--lora-checkpoint", "none.safetensors"], 2, "there is no LoRA file none.safetensors"),
+        (["--lora-target-modules", "qkv"], 2, "no linear layer of this model is named 'qkv'"),
+        (["--lora-rank", "0"], 2, "rank 0"),
+        (["--optimizer", "sgd2"], 2, "optimizer 'sgd2' is unknown"),
+        (["--dataset-repeat", "0"], 2, "--dataset-repeat 0 is below 1"),
+        (["--model-paths", "[]"], 2, "shards of 0 models"),
+    ],
+)
+def test_what_is_refused(
+    workplace: Path, flags: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--dataset-metadata-path", "data/example_dataset", "--output-path", "run", *flags]
+    assert main(["train", "lora", *words]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_bad_data_is_named_before_training(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (workplace / "data" / "example_dataset" / "videos" / "world_000001.mp4").write_bytes(b"x")
+    assert main(["train", "lora", "--dataset-metadata-path", "data/example_dataset", "--output-path", "run"]) == 1
+    assert "metadata.csv:3: " in capsys.readouterr().err
+    assert not (workplace / "run" / "lora.safetensors").exists()
+
+
+def test_several_processes_are_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["train", "lora", "--dataset-metadata-path", "data", "--output-path", "run"]) == 2
+
+
+def test_folder_of_shards() -> None:
+    shards = [[f"a/M/transformer/diffusion_pytorch_model-{k:05d}-of-00014.safetensors" for k in range(1, 15)], "t5.pth"]
+    assert folder_of_shards(json.dumps(shards)) == Path("a/M")
+    with pytest.raises(ValueError, match="is no JSON list"):
+        folder_of_shards("a.safetensors")
