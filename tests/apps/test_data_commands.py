@@ -35,6 +35,23 @@ def test_faults_are_listed_and_fail(folder: Path, capsys: pytest.CaptureFixture[
     assert [problem["row"] for problem in found["problems"]] == ["metadata.csv:3"]
 
 
+def test_cache_is_made_once_and_training_uses_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = str(tmp_path / "cache")
+    sizes = ["--height", "32", "--width", "32", "--num-frames", "5"]
+    assert main(["data", "cache", str(folder / "metadata.csv"), "--output", cache, *sizes]) == 0
+    assert "3 examples, " in capsys.readouterr().out
+    assert main(["data", "cache", str(folder), "--output", cache, *sizes]) == 0
+    assert "3 examples, 0 tensors added" in capsys.readouterr().out
+    before = sorted(path.name for path in Path(cache).iterdir())
+    run = ["--dataset-metadata-path", str(folder), "--output-path", str(tmp_path / "run"), "--max-steps", "1"]
+    assert main(["train", "lora", *run, *sizes, "--cache", cache, "--lora-rank", "2"]) == 0
+    assert sorted(path.name for path in Path(cache).iterdir()) == before
+    assert not (tmp_path / "run" / "cache").exists()
+    assert main(["data", "cache", str(folder), "--output", cache, "--num-frames", "3"]) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [

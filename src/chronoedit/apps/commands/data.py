@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.progress import Progress
 
+from chronoedit.apps.encoding import SizeFlags, encode_with_bar, make_encoder
 from chronoedit.apps.options import Switch, option
 
 SHOWN_PROBLEMS = 50
@@ -67,4 +68,36 @@ class CheckData:
         return int(bool(report.problems))
 
 
-COMMANDS: dict[str, type[Any]] = {"data check": CheckData}
+@dataclass(frozen=True, kw_only=True)
+class CacheData:
+    """Encode a training set once, so that training needs no encoder in memory; goes on where it stopped.
+
+    Latents, conditions, text and image embeds are stored by content: a set that is extended or renamed keeps what it
+    has. Give the same folder to train lora --cache.
+    """
+
+    path: tyro.conf.Positional[Path]
+    """The set: a folder, or its index file."""
+
+    output: Annotated[Path, option("the cache's folder", shown="DIR", short="o")]
+    sizes: SizeFlags = field(default_factory=SizeFlags)
+    dataset_base_path: Annotated[Path | None, option("where paths in the table start", shown="DIR")] = None
+    model_path: Annotated[str, option("'tiny', a folder, or a hub id", shown="MODEL")] = "tiny"
+    device: Annotated[str | None, option("cpu or cuda (default: cuda where there is one)", shown="NAME")] = None
+
+    def run(self) -> int:
+        """Encode what is missing."""
+        self.sizes.check()
+        from chronoedit.data.formats import open_records
+        from chronoedit.model.checkpoint import open_checkpoint
+
+        records = open_records(self.path, self.dataset_base_path).records
+        components = open_checkpoint(self.model_path, device=self.device)
+        encoder = make_encoder(components, self.sizes, self.output)
+        before = len(encoder.cache)
+        encode_with_bar(encoder, records)
+        print(f"{self.output}: {len(records)} examples, {len(encoder.cache) - before} tensors added")
+        return 0
+
+
+COMMANDS: dict[str, type[Any]] = {"data check": CheckData, "data cache": CacheData}

@@ -9,16 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.console import Console
-from rich.progress import Progress
-
+from chronoedit.apps.encoding import SizeFlags, encode_with_bar, make_encoder
 from chronoedit.apps.options import Switch, option
 
 if TYPE_CHECKING:
     from chronoedit.data.records import Record
     from chronoedit.training.lora import LoraRecipe
-
-PAIR, CLIP = (2, 5), (26, 29)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +25,10 @@ class LoraDataFlags:
     dataset_base_path: Annotated[
         Path | None, option("where paths in the table start (default: its folder)", shown="DIR")
     ] = None
-    height: Annotated[
-        int | None, option("px, with --width; default: the model's area, by aspect ratio", shown="PX")
-    ] = None
-    width: Annotated[int | None, option("px, with --height", shown="PX")] = None
-    num_frames: Annotated[
-        int, option("2 or 5: pairs; 26 or 29: reasoning clips too, where there are any", shown="N")
-    ] = 29
     dataset_repeat: Annotated[int, option("times that an epoch goes through the set", shown="N")] = 1
+    cache: Annotated[
+        Path | None, option("where it is encoded (default: OUTPUT/cache); see data cache", shown="DIR")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +102,7 @@ class TrainLora:
     """Train a LoRA; the same command goes on where it stopped."""
 
     data: LoraDataFlags
+    sizes: SizeFlags = field(default_factory=SizeFlags)
     model: LoraModelFlags = field(default_factory=LoraModelFlags)
     training: LoraRunFlags
     published: LoraPublishedFlags = field(default_factory=LoraPublishedFlags)
@@ -121,40 +114,25 @@ class TrainLora:
         for note in self.published.explain():
             print(note, file=sys.stderr)
         records = self._records()
-        from chronoedit.cache import TensorCache
-        from chronoedit.data.encoded import Encoder
-        from chronoedit.data.loader import Geometry
         from chronoedit.model.checkpoint import open_checkpoint
         from chronoedit.training.lora import Sources, forget, train_lora
 
         components = open_checkpoint(self._model(), device=self.model.device)
-        geometry = Geometry(
-            height=self.data.height,
-            width=self.data.width,
-            area=components.settings.target_area,
-            clips=self.data.num_frames in CLIP,
-        )
-        recipe = self._recipe(components.settings.flow_shift)
         folder = self.training.output_path
+        encoder = make_encoder(components, self.sizes, self.data.cache or folder / "cache")
+        recipe = self._recipe(components.settings.flow_shift)
         if self.training.fresh:
             forget(folder)
-        encoder = Encoder(components=components, cache=TensorCache(folder / "cache"), geometry=geometry)
-        console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("encoding")
-            examples = encoder.encode(
-                records, lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)
-            )
+        examples = encode_with_bar(encoder, records)
         sources = Sources(components, encoder, examples, self.model.lora_checkpoint)
         print(train_lora(recipe, sources, folder, _log))
         return 0
 
     def _records(self) -> list[Record]:
-        """The set's records, without a row that has problems of its own. Raises ValueError, DataError."""
+        """The set's records, once all flags about them are checked. Raises ValueError, DataError."""
         from chronoedit.data.formats import open_records
 
-        if self.data.num_frames not in PAIR + CLIP:
-            raise ValueError(f"--num-frames {self.data.num_frames}: 2 or 5 are pairs, 26 or 29 reasoning clips")
+        self.sizes.check()
         if self.data.dataset_repeat < 1:
             raise ValueError(f"--dataset-repeat {self.data.dataset_repeat} is below 1")
         if self.model.lora_checkpoint is not None and not self.model.lora_checkpoint.is_file():
