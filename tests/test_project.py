@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 IMPORTED_AS = {"pillow": "PIL"}
 # diffusers imports it when it loads weights piece by piece
 NEEDED_BY_OTHERS = {"accelerate"}
+EXTRAS = ("gguf", "lora", "parquet")
 
 
 def requirements(section: str) -> set[str]:
@@ -35,7 +36,7 @@ def third_party_imports() -> set[str]:
 
 def test_code_imports_what_is_asked_for() -> None:
     core = {IMPORTED_AS.get(name, name) for name in requirements("dependencies")}
-    extras = requirements("gguf")
+    extras = set().union(*(requirements(extra) for extra in EXTRAS))
     assert third_party_imports() - core - extras == set()
     assert core - third_party_imports() - NEEDED_BY_OTHERS == set()
     assert extras <= third_party_imports()
@@ -44,8 +45,9 @@ def test_code_imports_what_is_asked_for() -> None:
 def test_every_requirement_has_a_tested_version() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.split("==")[0] for line in lines if "==" in line}
-    wanted = requirements("dependencies") | requirements("gguf") | requirements("dev")
-    wanted -= {"chronoedit"}  # the dev extra asks for the gguf extra by this name
+    wanted = requirements("dependencies") | requirements("dev")
+    wanted = wanted.union(*(requirements(extra) for extra in EXTRAS))
+    wanted -= {"chronoedit"}  # the dev extra asks for the other extras by this name
     assert wanted - pinned == set()
     assert pinned - wanted == set()
 

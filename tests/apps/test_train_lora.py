@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from chronoedit.apps.commands.train_lora import folder_of_shards
 from chronoedit.apps.main import main
 from chronoedit.data.export import Export, export_world
 from chronoedit.lora.adapters import read_lora
 from chronoedit.lora.files import describe
+from chronoedit.training.lora import LoraTrainer
 
 PUBLISHED = """
 --dataset_base_path data/example_dataset --dataset_metadata_path data/example_dataset/metadata.csv --height 1024
@@ -87,6 +91,30 @@ def test_bad_data_is_named_before_training(workplace: Path, capsys: pytest.Captu
     assert main(["train", "lora", "--dataset-metadata-path", "data/example_dataset", "--output-path", "run"]) == 1
     assert "metadata.csv:3: " in capsys.readouterr().err
     assert not (workplace / "run" / "lora.safetensors").exists()
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--dataset-metadata-path", "data/example_dataset", "--height", "32", "--width", "32", "--lora-rank", "2"]
+    words += ["--max-steps", "4", "--num-frames", "5"]
+    assert main(["train", "lora", *words, "--output-path", "whole"]) == 0
+    step = LoraTrainer.step
+
+    def interrupted(self: LoraTrainer, at: int, progress: float) -> dict[str, float]:
+        if at == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, at, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LoraTrainer, "step", interrupted)
+        assert main(["train", "lora", *words, "--output-path", "cut"]) == 130
+    assert "stopping after this step" in capsys.readouterr().err
+    assert not Path("cut/lora.safetensors").exists()
+    assert main(["train", "lora", *words, "--output-path", "cut"]) == 0
+    one, two = load_file("whole/lora.safetensors"), load_file("cut/lora.safetensors")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert json.loads(Path("cut/log.jsonl").read_text().splitlines()[-1])["step"] == 4
 
 
 def test_several_processes_are_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,11 @@ SHEET_SIDE_PX = 192
 ALIGN_SIDE_PX = 64
 SHIFTED_PX = 2  # of ALIGN_SIDE_PX: about 3 % of the picture
 SHIFT_GAIN = 2.0  # how many times smaller the difference must be once the pictures are shifted onto each other
-QUIET = ("nothing", "no change", "still", "unchanged", "as it is", "the same", "wait")
+QUIET = (
+    "nothing", "no change", "no edit", "unchanged", "as it is", "the same", "still", "stop", "stay", "freeze", "hold",
+    "wait", "not move", "not change", "where it is",
+)  # fmt: skip
+"""What captions say where nothing is to change."""
 
 
 @dataclass(frozen=True)

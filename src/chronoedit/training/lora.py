@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from chronoedit.data.encoded import Encoder, Example
 from chronoedit.data.loader import epoch_batches
-from chronoedit.errors import OutputError, TrainingError
+from chronoedit.errors import MissingExtraError, OutputError, TrainingError
 from chronoedit.lora.adapters import read_lora
 from chronoedit.lora.dialects import LoraLayer, LoraWeights
 from chronoedit.lora.files import write_lora
@@ -138,9 +138,14 @@ class Factors(nn.Module):
 
 
 def add_factors(transformer: ChronoEditDiT, adapter: Adapter, seed: int) -> Factors:
-    """Freeze the transformer and add trainable factors to its target modules, in fp32. Raises ValueError."""
-    from peft import LoraConfig
+    """Freeze the transformer and add trainable factors to its target modules, in fp32.
 
+    Raises ValueError for a target that names no module, MissingExtraError.
+    """
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise MissingExtraError('training a LoRA needs peft: pip install "chronoedit[lora]"') from error
     modules = target_modules(transformer, adapter.targets)
     alpha = adapter.rank if adapter.alpha is None else adapter.alpha
     transformer.requires_grad_(False)
@@ -164,10 +169,17 @@ class Sources:
     lora_checkpoint: Path | None = None
 
 
-def train_lora(recipe: LoraRecipe, sources: Sources, folder: Path, log: Callable[[dict[str, Any]], None]) -> Path:
+def train_lora(
+    recipe: LoraRecipe,
+    sources: Sources,
+    folder: Path,
+    log: Callable[[dict[str, Any]], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Path:
     """Train, or go on where `folder` stopped; returns the finished LoRA's file, `folder`/lora.safetensors.
 
     Writes `folder`/{recipe.json, state.safetensors, log.jsonl} and, every `save_steps`, step-N.safetensors.
+    Once `should_stop()` is true it saves its state after the step at hand and raises KeyboardInterrupt.
     Raises OutputError when the folder holds a run of another recipe (naming what differs), TrainingError with the rows
     when the loss is not finite, LoraError, CheckpointError.
     """
@@ -184,6 +196,7 @@ def train_lora(recipe: LoraRecipe, sources: Sources, folder: Path, log: Callable
         validate_every_s=recipe.optimisation.validate_every_s,
         log=log,
         on_step=lambda step: trainer.save_every(folder, step),
+        should_stop=should_stop,
     )
     stage.run()
     trainer.save(folder / LORA_FILE)

@@ -103,7 +103,8 @@ class Stage:
 
     `train_step(step, progress)` does one step and returns figures to log; `validate()` returns more of them.
     `log` is called with each record, after it is appended to `folder`/log.jsonl; `on_checkpoint` after each saved
-    state; `on_step` with the number of steps done, after each.
+    state; `on_step` with the number of steps done, after each. Once `should_stop()` is true the state is saved after
+    the step at hand, and KeyboardInterrupt is raised.
     """
 
     state: TrainingState
@@ -116,6 +117,7 @@ class Stage:
     log: Callable[[dict[str, Any]], None]
     on_checkpoint: Callable[[], None] | None = None
     on_step: Callable[[int], None] | None = None
+    should_stop: Callable[[], bool] = lambda: False
 
     def run(self) -> None:
         """Train to the end of the budget. Interrupted, the same call resumes from the last checkpoint."""
@@ -135,6 +137,9 @@ class Stage:
             if progress.seconds - saved >= self.checkpoint_every_s:
                 self._checkpoint()
                 saved = progress.seconds
+            if self.should_stop():
+                self._checkpoint()
+                raise KeyboardInterrupt
         if figures:
             self._record(figures, progress.seconds - validated)
             self._checkpoint()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -125,7 +129,8 @@ class TrainLora:
             forget(folder)
         examples = encode_with_bar(encoder, records)
         sources = Sources(components, encoder, examples, self.model.lora_checkpoint)
-        print(train_lora(recipe, sources, folder, _log))
+        with stop_after_step() as should_stop:
+            print(train_lora(recipe, sources, folder, _log, should_stop))
         return 0
 
     def _records(self) -> list[Record]:
@@ -173,6 +178,27 @@ class TrainLora:
             save_steps=flags.save_steps,
             seed=flags.seed,
         )
+
+
+@contextmanager
+def stop_after_step() -> Iterator[Callable[[], bool]]:
+    """Within it Ctrl-C only asks to stop, which the given function tells; a second one interrupts at once."""
+    asked = threading.Event()
+
+    def ask(signum: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        print("stopping after this step; the state is saved, the same command goes on", file=sys.stderr)
+
+    if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def folder_of_shards(text: str) -> Path:
