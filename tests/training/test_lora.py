@@ -20,7 +20,7 @@ from chronoedit.lora.adapters import fuse, read_lora
 from chronoedit.lora.files import describe
 from chronoedit.model.checkpoint import open_checkpoint
 from chronoedit.training import lora as module
-from chronoedit.training.lora import Adapter, LoraRecipe, Sources, forget, target_modules, train_lora
+from chronoedit.training.lora import Adapter, LoraRecipe, Sources, forget, linear_layers, target_modules, train_lora
 from chronoedit.training.recipes import Optimisation
 
 from .conftest import silent
@@ -144,11 +144,14 @@ def test_a_loss_that_is_not_finite_names_the_rows(sources: Sources, tmp_path: Pa
 
 def test_targets_in_either_spelling(sources: Sources) -> None:
     transformer = sources.components.transformer
-    assert target_modules(transformer, ["q"]) == target_modules(transformer, ["to_q"])
-    assert target_modules(transformer, ["ffn.2"]) == target_modules(transformer, ["ffn.net.2"])
-    assert all("add_k_proj" in name for name in target_modules(transformer, ["k_img"]))
-    assert not any("add_" in name for name in target_modules(transformer, ["k", "v"]))
+    linears = linear_layers(transformer.config)
+    built = [name for name, module in transformer.named_modules() if isinstance(module, torch.nn.Linear)]
+    assert sorted(linears) == sorted(built)
+    assert target_modules(linears, ["q"]) == target_modules(linears, ["to_q"])
+    assert target_modules(linears, ["ffn.2"]) == target_modules(linears, ["ffn.net.2"])
+    assert all("add_k_proj" in name for name in target_modules(linears, ["k_img"]))
+    assert not any("add_" in name for name in target_modules(linears, ["k", "v"]))
     with pytest.raises(
         ValueError, match="no linear layer of this model is named 'qkv'; in its blocks there are .*to_q"
     ):
-        target_modules(transformer, ["qkv"])
+        target_modules(linears, ["qkv"])

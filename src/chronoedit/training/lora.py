@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -82,9 +82,8 @@ class LoraRecipe:
         return whole if self.max_steps is None else min(whole, self.max_steps)
 
 
-def target_modules(transformer: nn.Module, targets: Sequence[str]) -> list[str]:
-    """Our names of the linear layers that the targets name. Raises ValueError for a target that names none."""
-    linears = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+def target_modules(linears: Sequence[str], targets: Sequence[str]) -> list[str]:
+    """Which of the linear layers (our names) the targets name. Raises ValueError for one that names none."""
     chosen: dict[str, None] = {}
     for target in targets:
         found = [name for name in linears if _is_named(name, target)]
@@ -95,6 +94,12 @@ def target_modules(transformer: nn.Module, targets: Sequence[str]) -> list[str]:
             )
         chosen |= dict.fromkeys(found)
     return list(chosen)
+
+
+def linear_layers(arguments: Mapping[str, Any]) -> list[str]:
+    """The linear layers of the transformer with these (checked) arguments of its config, without building it."""
+    shapes = keys.expected_shapes(arguments)
+    return [name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2 and ".weight" in name]
 
 
 def _is_named(module: str, target: str) -> bool:
@@ -146,7 +151,8 @@ def add_factors(transformer: ChronoEditDiT, adapter: Adapter, seed: int) -> Fact
         from peft import LoraConfig
     except ImportError as error:
         raise MissingExtraError('training a LoRA needs peft: pip install "chronoedit[lora]"') from error
-    modules = target_modules(transformer, adapter.targets)
+    linears = [name for name, module in transformer.named_modules() if isinstance(module, nn.Linear)]
+    modules = target_modules(linears, adapter.targets)
     alpha = adapter.rank if adapter.alpha is None else adapter.alpha
     transformer.requires_grad_(False)
     torch.manual_seed(seed)

@@ -118,10 +118,14 @@ class TrainLora:
         for note in self.published.explain():
             print(note, file=sys.stderr)
         records = self._records()
-        from chronoedit.model.checkpoint import open_checkpoint
-        from chronoedit.training.lora import Sources, forget, train_lora
+        from chronoedit.model.checkpoint import locate, open_checkpoint
+        from chronoedit.model.headers import read_json
+        from chronoedit.model.keys import check_config
+        from chronoedit.training.lora import Sources, forget, linear_layers, target_modules, train_lora
 
         components = open_checkpoint(self._model(), device=self.model.device)
+        config = locate(self._model()).folder / "transformer" / "config.json"
+        target_modules(linear_layers(check_config(read_json(config), config)), self._targets())
         folder = self.training.output_path
         encoder = make_encoder(components, self.sizes, self.data.cache or folder / "cache")
         recipe = self._recipe(components.settings.flow_shift)
@@ -149,17 +153,19 @@ class TrainLora:
             return self.model.model_path or "tiny"
         return str(folder_of_shards(self.model.model_paths))
 
+    def _targets(self) -> tuple[str, ...]:
+        return tuple(name.strip() for name in self.model.lora_target_modules.split(",") if name.strip())
+
     def _recipe(self, flow_shift: float) -> LoraRecipe:
         from chronoedit.training.lora import Adapter, LoraRecipe
         from chronoedit.training.recipes import Optimisation
 
         flags = self.training
-        targets = tuple(name.strip() for name in self.model.lora_target_modules.split(",") if name.strip())
         return LoraRecipe(
             adapter=Adapter(
                 rank=self.model.lora_rank,
                 alpha=self.model.lora_alpha,
-                targets=targets,
+                targets=self._targets(),
                 trigger_words=self.model.trigger_words,
             ),
             optimisation=Optimisation(
