@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,7 @@ def test_the_embedded_model_and_its_edit(workplace: Path) -> None:
         (["--lora-target-modules", "qkv"], 2, "no linear layer of this model is named 'qkv'"),
         (["--lora-rank", "0"], 2, "rank 0"),
         (["--optimizer", "sgd2"], 2, "optimizer 'sgd2' is unknown"),
+        (["--validation-share", "1"], 2, "validation share 1.0"),
         (["--dataset-repeat", "0"], 2, "--dataset-repeat 0 is below 1"),
         (["--model-paths", "[]"], 2, "shards of 0 models"),
     ],
@@ -115,6 +119,24 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(
     one, two = load_file("whole/lora.safetensors"), load_file("cut/lora.safetensors")
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert json.loads(Path("cut/log.jsonl").read_text().splitlines()[-1])["step"] == 4
+
+
+def test_killed_at_any_step_it_ends_the_same(workplace: Path) -> None:
+    """kill -9 in the middle of a step, the same command again, and the same bits as a run that was left alone."""
+    words = ["--dataset-metadata-path", "data/example_dataset", "--height", "32", "--width", "32", "--lora-rank", "2"]
+    words += ["--max-steps", "12", "--num-frames", "5", "--checkpoint-every-s", "0", "--save-steps", "4"]
+    command = [sys.executable, "-m", "chronoedit", "train", "lora", *words, "--output-path"]
+    process = subprocess.Popen([*command, "cut"])
+    deadline = time.monotonic() + 120
+    while not Path("cut/step-4.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not Path("cut/lora.safetensors").exists()
+    assert subprocess.run([*command, "cut"]).returncode == 0
+    assert main(["train", "lora", *words, "--output-path", "whole"]) == 0
+    one, two = load_file("whole/lora.safetensors"), load_file("cut/lora.safetensors")
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_several_processes_are_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

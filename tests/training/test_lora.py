@@ -72,6 +72,26 @@ def test_it_learns_and_saves_what_changes_the_model(sources: Sources, tmp_path: 
     assert fuse(fresh, [(found, 1.0)]) == 12
 
 
+def test_held_out_loss_by_noise_level_is_the_same_each_time(sources: Sources, tmp_path: Path) -> None:
+    held = Sources(sources.components, sources.encoder, sources.examples[:3], validation=sources.examples[3:])
+    trainer = module.LoraTrainer(recipe(1), held)
+    figures = trainer.validate()
+    assert list(figures) == ["val_0.2", "val_0.5", "val_0.8", "val_1.0"] and trainer.validate() == figures
+    trainer.step(0, 0.0)
+    assert trainer.validate() != figures
+    assert module.LoraTrainer(recipe(1), again(sources)).validate() == {}
+
+
+def test_tensorboard_has_the_curves(sources: Sources, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train_lora(recipe(3), sources, tmp_path, silent)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert {"loss", "grad_norm", "steps_per_s"} <= set(events.Tags()["scalars"])
+    assert events.Scalars("loss")[-1].step == 3
+
+
 def test_the_loss_falls(sources: Sources, tmp_path: Path) -> None:
     trainer = module.LoraTrainer(recipe(60), sources)
     examples = list(sources.examples[:2])

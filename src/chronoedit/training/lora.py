@@ -27,6 +27,7 @@ from chronoedit.media import atomic_path
 from chronoedit.model import keys
 from chronoedit.model.checkpoint import Components
 from chronoedit.model.dit import ChronoEditDiT
+from chronoedit.training.board import Board
 from chronoedit.training.objectives import add_noise, flow_loss, logit_normal_sigmas
 from chronoedit.training.optim import make_optimizer, update
 from chronoedit.training.recipes import Budget, Optimisation
@@ -35,6 +36,8 @@ from chronoedit.training.state import STATE_FILE, Progress, Stage, TrainingState
 ADAPTER = "default"
 RECIPE_FILE = "recipe.json"
 LORA_FILE = "lora.safetensors"
+VALIDATION_SIGMAS = (0.2, 0.5, 0.8, 1.0)
+VALIDATION_EXAMPLES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,12 +170,13 @@ def add_factors(transformer: ChronoEditDiT, adapter: Adapter, seed: int) -> Fact
 
 @dataclass(frozen=True)
 class Sources:
-    """What a LoRA is trained on: a model, and examples that its encoder has stored."""
+    """What a LoRA is trained on: a model, and examples that its encoder has stored, some of them held out."""
 
     components: Components
     encoder: Encoder
     examples: Sequence[Example]
     lora_checkpoint: Path | None = None
+    validation: Sequence[Example] = ()
 
 
 def train_lora(
@@ -184,7 +188,7 @@ def train_lora(
 ) -> Path:
     """Train, or go on where `folder` stopped; returns the finished LoRA's file, `folder`/lora.safetensors.
 
-    Writes `folder`/{recipe.json, state.safetensors, log.jsonl} and, every `save_steps`, step-N.safetensors.
+    Writes `folder`/{recipe.json, state.safetensors, log.jsonl, tensorboard} and step-N.safetensors, every `save_steps`.
     Once `should_stop()` is true it saves its state after the step at hand and raises KeyboardInterrupt.
     Raises OutputError when the folder holds a run of another recipe (naming what differs), TrainingError with the rows
     when the loss is not finite, LoraError, CheckpointError.
@@ -192,19 +196,26 @@ def train_lora(
     _claim(folder, {**asdict(recipe), "model": sources.components.model_hash, "rows": len(sources.examples)})
     trainer = LoraTrainer(recipe, sources)
     trainer.state.load(folder)
+    board = Board(folder / "tensorboard")
+
+    def both(record: dict[str, Any]) -> None:
+        board.write(record)
+        log(record)
+
     stage = Stage(
         state=trainer.state,
         budget=Budget(max_steps=recipe.steps(trainer.batches_an_epoch)),
         folder=folder,
         train_step=trainer.step,
-        validate=dict,
+        validate=trainer.validate,
         checkpoint_every_s=recipe.optimisation.checkpoint_every_s,
         validate_every_s=recipe.optimisation.validate_every_s,
-        log=log,
+        log=both,
         on_step=lambda step: trainer.save_every(folder, step),
         should_stop=should_stop,
     )
-    stage.run()
+    with board:
+        stage.run()
     trainer.save(folder / LORA_FILE)
     read_lora(folder / LORA_FILE)  # what was written is a LoRA
     return folder / LORA_FILE
@@ -272,6 +283,19 @@ class LoraTrainer:
         norm = update(self.state.optimizer, self.recipe.optimisation, step, progress)
         return {"loss": total, "grad_norm": norm}
 
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Loss of the held-out examples by noise level, with noise that is the same at each call; {} without any."""
+        figures = {}
+        held_out = list(self.sources.validation)[:VALIDATION_EXAMPLES]
+        for level in VALIDATION_SIGMAS if held_out else ():
+            losses = []
+            for at, example in enumerate(held_out):
+                generator = step_generator(self.recipe.seed, at, "validation")
+                losses.append(float(self._loss([example], generator, torch.tensor([level]))))
+            figures[f"val_{level}"] = round(sum(losses) / len(losses), 5)
+        return figures
+
     def save(self, path: Path) -> None:
         """Write the LoRA as it now is, in diffusers' spelling, with what it was made from. Raises OutputError."""
         metadata = {
@@ -293,13 +317,16 @@ class LoraTrainer:
         batches = epoch_batches(self.buckets, self.recipe.optimisation.batch_size, self.recipe.seed, epoch)
         return [self.sources.examples[k] for k in batches[index]]
 
-    def _loss(self, examples: Sequence[Example], generator: torch.Generator) -> Tensor:
+    def _loss(self, examples: Sequence[Example], generator: torch.Generator, sigmas: Tensor | None = None) -> Tensor:
+        """Mean loss of a batch; noise levels are drawn, and prompts dropped, where `sigmas`, b, are not given."""
         device, dtype = self.sources.components.device, self.transformer.dtype
         loaded = [self.sources.encoder.load(example) for example in examples]
         latents = torch.stack([each.latents for each in loaded]).float()  # b z t h w
-        sigmas = logit_normal_sigmas(len(loaded), self.recipe.flow_shift, generator)
+        dropout = self.recipe.text_dropout if sigmas is None else 0.0
+        if sigmas is None:
+            sigmas = logit_normal_sigmas(len(loaded), self.recipe.flow_shift, generator)
         noise = torch.randn(latents.shape, generator=generator)
-        dropped = torch.rand(len(loaded), generator=generator) < self.recipe.text_dropout
+        dropped = torch.rand(len(loaded), generator=generator) < dropout
         noisy, target = add_noise(latents, noise, sigmas)
         conditions = torch.stack([each.condition for each in loaded])  # b c t h w
         text, lengths = self._text(

@@ -30,6 +30,7 @@ class LoraDataFlags:
         Path | None, option("where paths in the table start (default: its folder)", shown="DIR")
     ] = None
     dataset_repeat: Annotated[int, option("times that an epoch goes through the set", shown="N")] = 1
+    validation_share: Annotated[float, option("held out for the loss by noise level, 0 to 1", shown="X")] = 0.0
     cache: Annotated[
         Path | None, option("where it is encoded (default: OUTPUT/cache); see data cache", shown="DIR")
     ] = None
@@ -70,6 +71,8 @@ class LoraRunFlags:
     flow_shift: Annotated[float | None, option("of the noise levels (default: the model's)", shown="X")] = None
     text_dropout: Annotated[float, option("share of prompts left out, 0 to 1", shown="X")] = 0.0
     save_steps: Annotated[int | None, option("also write step-N.safetensors every so many", shown="N")] = None
+    validate_every_s: Annotated[float, option("seconds between lines of the log", shown="S")] = 60.0
+    checkpoint_every_s: Annotated[float, option("seconds between saved states", shown="S")] = 180.0
     seed: Annotated[int, option("same seed and set, same LoRA", shown="N")] = 0
     use_gradient_checkpointing: Annotated[Switch, option("less memory, a third slower")] = False
     use_gradient_checkpointing_offload: Annotated[Switch, option("and what is kept waits in main memory")] = False
@@ -117,7 +120,7 @@ class TrainLora:
             raise ValueError("several processes cannot train together yet; launch one (accelerate: --num_processes 1)")
         for note in self.published.explain():
             print(note, file=sys.stderr)
-        records = self._records()
+        records, held_out = self._records()
         from chronoedit.model.checkpoint import locate, open_checkpoint
         from chronoedit.model.headers import read_json
         from chronoedit.model.keys import check_config
@@ -131,22 +134,36 @@ class TrainLora:
         recipe = self._recipe(components.settings.flow_shift)
         if self.training.fresh:
             forget(folder)
-        examples = encode_with_bar(encoder, records)
-        sources = Sources(components, encoder, examples, self.model.lora_checkpoint)
+        examples = encode_with_bar(encoder, [*records, *held_out])
+        sources = Sources(
+            components,
+            encoder,
+            examples[: len(records)],
+            self.model.lora_checkpoint,
+            validation=examples[len(records) :],
+        )
         with stop_after_step() as should_stop:
             print(train_lora(recipe, sources, folder, _log, should_stop))
         return 0
 
-    def _records(self) -> list[Record]:
-        """The set's records, once all flags about them are checked. Raises ValueError, DataError."""
+    def _records(self) -> tuple[list[Record], list[Record]]:
+        """The set's records for training and validation, once the flags about them are checked.
+
+        Raises ValueError, DataError.
+        """
         from chronoedit.data.formats import open_records
+        from chronoedit.data.records import split
 
         self.sizes.check()
         if self.data.dataset_repeat < 1:
             raise ValueError(f"--dataset-repeat {self.data.dataset_repeat} is below 1")
         if self.model.lora_checkpoint is not None and not self.model.lora_checkpoint.is_file():
             raise ValueError(f"there is no LoRA file {self.model.lora_checkpoint}; check --lora-checkpoint")
-        return open_records(self.data.dataset_metadata_path, self.data.dataset_base_path).records
+        found = open_records(self.data.dataset_metadata_path, self.data.dataset_base_path)
+        records, held_out = split(found.records, self.data.validation_share)
+        if not records:
+            raise ValueError(f"--validation-share {self.data.validation_share} leaves nothing to train on")
+        return records, held_out
 
     def _model(self) -> str:
         if self.model.model_path is not None or self.model.model_paths is None:
@@ -173,6 +190,8 @@ class TrainLora:
                 optimizer=flags.optimizer,
                 warmup_steps=flags.warmup_steps,
                 batch_size=flags.batch_size,
+                validate_every_s=flags.validate_every_s,
+                checkpoint_every_s=flags.checkpoint_every_s,
             ),
             num_epochs=flags.num_epochs * self.data.dataset_repeat,
             max_steps=flags.max_steps,
