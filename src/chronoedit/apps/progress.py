@@ -1,8 +1,11 @@
-"""Progress bars: one a stage of the edit, on stderr; nothing when that is not a terminal."""
+"""Progress on stderr: a bar for each stage of an edit, where that is a terminal; lines of a training's log."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -51,3 +54,8 @@ class StageBars:
             task = self._bars.add_task(WORDS.get(progress.stage, progress.stage), total=progress.total)
             self._tasks[progress.stage] = task
         self._bars.update(task, completed=progress.done, total=progress.total)
+
+
+def print_record(record: Mapping[str, Any]) -> None:
+    """One line of a training's log, to stderr."""
+    print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items()), file=sys.stderr)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from chronoedit.apps.commands.train_lora import TrainLora
 from chronoedit.apps.options import option
+from chronoedit.apps.progress import print_record
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +30,7 @@ class TrainAutoencoder:
 
         recipe = load_recipe(self.recipe, AutoencoderRecipe)
         _set_threads(self.threads)
-        print(train_autoencoder(recipe, self.output, _device(self.device), _log))
+        print(train_autoencoder(recipe, self.output, _device(self.device), print_record))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class TrainEmbedded:
         _set_threads(self.threads)
         print(
             train_embedded(
-                recipe, autoencoder=self.autoencoder, folder=self.output, device=_device(self.device), log=_log
+                recipe, autoencoder=self.autoencoder, folder=self.output, device=_device(self.device), log=print_record
             )
         )
 
@@ -79,7 +79,3 @@ def _set_threads(count: int | None) -> None:
         if count < 1:
             raise ValueError(f"--threads {count}: at least 1 is needed")
         torch.set_num_threads(count)
-
-
-def _log(record: dict[str, Any]) -> None:
-    print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items()), file=sys.stderr)

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from chronoedit.apps.encoding import SizeFlags, encode_with_bar, make_encoder
 from chronoedit.apps.options import Switch, option
+from chronoedit.apps.progress import print_record
 
 if TYPE_CHECKING:
     from chronoedit.data.records import Record
@@ -143,7 +144,7 @@ class TrainLora:
             validation=examples[len(records) :],
         )
         with stop_after_step() as should_stop:
-            print(train_lora(recipe, sources, folder, _log, should_stop))
+            print(train_lora(recipe, sources, folder, print_record, should_stop))
         return 0
 
     def _records(self) -> tuple[list[Record], list[Record]]:
@@ -244,7 +245,3 @@ def folder_of_shards(text: str) -> Path:
             f"--model-paths names the transformer's shards of {len(folders)} models; give --model-path FOLDER instead"
         )
     return folders.pop()
-
-
-def _log(record: dict[str, Any]) -> None:
-    print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in record.items()), file=sys.stderr)
