@@ -156,8 +156,9 @@ LIMITS = """
 
 It knows balls, cubes, cones and cups in seven colours, a robot arm, ropes, and nine kinds of edit in about a dozen
 phrasings each, at 128×128. It has seen no photograph, face or text and makes nothing sensible of them. Long prompts in
-the style of the published model's training captions were not in its training. Failures are shown above: mostly objects
-that lose their shape, leave rests behind, or end a little off. Nothing that matters should depend on it.
+the style of the published model's training captions were not in its training. Failures are shown above: mostly two
+things that should be stacked and are exchanged or melt into each other, and shapes that blur. That reasoning helps it
+is not shown by these scores unless the interval of the difference excludes 0. Nothing that matters should depend on it.
 """
 
 if __name__ == "__main__":
