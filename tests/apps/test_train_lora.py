@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from chronoedit.apps.commands.train_lora import folder_of_shards
+from chronoedit.apps.lora_training import folder_of_shards
 from chronoedit.apps.main import main
 from chronoedit.data.export import Export, export_world
 from chronoedit.lora.adapters import read_lora

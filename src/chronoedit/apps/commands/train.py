@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from chronoedit.apps.commands.train_lora import TrainLora
+from chronoedit.apps.lora_training import TrainLora
 from chronoedit.apps.options import option
 from chronoedit.apps.progress import print_record
 
