@@ -108,6 +108,7 @@ class TensorCache:
         self._shards: dict[str, Path] = {}
         self._sums: dict[str, str] = {}
         self._kept: dict[str, Tensor] = {}
+        self._kept_bytes = 0
         for path in sorted(self.folder.glob("*.safetensors")):
             self._index(path)
 
@@ -138,7 +139,8 @@ class TensorCache:
         if key in self:
             return
         self._kept[key] = tensor.detach().cpu().contiguous().clone()
-        if size_bytes(self._kept) >= self.shard_bytes:
+        self._kept_bytes += size_bytes(self._kept[key])
+        if self._kept_bytes >= self.shard_bytes:
             self.flush()
 
     def flush(self) -> None:
@@ -153,7 +155,7 @@ class TensorCache:
             save_file(self._kept, temporary, metadata=sums)
         self._sums |= sums
         self._shards |= dict.fromkeys(sums, path)
-        self._kept = {}
+        self._kept, self._kept_bytes = {}, 0
 
     def _index(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open

@@ -130,6 +130,9 @@ def test_another_recipe_is_refused_and_fresh_starts_over(sources: Sources, tmp_p
     train_lora(recipe(1), sources, tmp_path, silent)
     with pytest.raises(OutputError, match=r"another recipe: flow_shift, seed differ; start over there \(--fresh\)"):
         train_lora(recipe(1, seed=3, flow_shift=2.0), again(sources), tmp_path, silent)
+    fewer = Sources(sources.components, sources.encoder, [*sources.examples[1:], sources.examples[1]])
+    with pytest.raises(OutputError, match="another recipe: set differ"):  # as many rows, others
+        train_lora(recipe(1), again(fewer), tmp_path, silent)
     forget(tmp_path)
     train_lora(recipe(1, seed=3), again(sources), tmp_path, silent)
 

@@ -11,13 +11,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from chronoedit.apps.options import option
+from chronoedit.data.records import kind_of
 
 if TYPE_CHECKING:
     from chronoedit.data.encoded import Encoder, Example
     from chronoedit.data.records import Record
     from chronoedit.model.checkpoint import Components
-
-PAIR, CLIP = (2, 5), (26, 29)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +33,7 @@ class SizeFlags:
 
     def check(self) -> None:
         """Raise ValueError for a number of frames that is neither a pair's nor a clip's."""
-        if self.num_frames not in PAIR + CLIP:
+        if kind_of(self.num_frames) is None:
             raise ValueError(f"--num-frames {self.num_frames}: 2 or 5 are pairs, 26 or 29 reasoning clips")
 
 
@@ -48,7 +47,7 @@ def make_encoder(components: Components, sizes: SizeFlags, folder: Path) -> Enco
         height=sizes.height,
         width=sizes.width,
         area=components.settings.target_area,
-        clips=sizes.num_frames in CLIP,
+        clips=kind_of(sizes.num_frames) == "clip",
     )
     return Encoder(components=components, cache=TensorCache(folder), geometry=geometry)
 

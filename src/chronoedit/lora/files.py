@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from chronoedit.errors import LoraError
 from chronoedit.lora.adapters import Lora
 from chronoedit.lora.dialects import LORA_DIALECTS, PEFT_METADATA, LoraLayer, LoraWeights
 from chronoedit.media import atomic_path
+from chronoedit.model.headers import shown
 
 TRIGGER_KEYS = ("trigger_words", "modelspec.trigger_phrase", "ss_trigger_words", "trigger_word")
 """Where programs keep the words that call a LoRA up, in a file's metadata; we write the first."""
@@ -99,6 +101,28 @@ class LoraDescription:
     delta_norm: float
     trigger_words: str | None
     image_branch: bool
+
+    def rows(self, shown_modules: int) -> list[tuple[str, str]]:
+        """The description as titles and texts, with so many of the modules' names."""
+        more = len(self.modules) - shown_modules
+        modules = ", ".join(self.modules[:shown_modules]) + (f" and {more} more" if more > 0 else "")
+        rows = [
+            ("ranks", _counted(self.ranks)),
+            ("alphas", _counted(self.alphas)),
+            ("modules", f"{len(self.modules)}: {modules}"),
+            ("whole differences", str(self.differences)),
+            ("types", ", ".join(self.dtypes)),
+            ("norm of the change", f"{self.delta_norm:.6g}" + ("" if self.delta_norm else " (it does nothing)")),
+            ("image branch", "changed" if self.image_branch else "left as it is"),
+            ("trigger words", self.trigger_words or "none are given"),
+        ]
+        if self.unknown:
+            rows.append(("keys without a place", f"{len(self.unknown)}: {shown(self.unknown)}"))
+        return rows
+
+
+def _counted(counts: Mapping[Any, int]) -> str:
+    return ", ".join(f"{value} ({count} modules)" for value, count in counts.items()) or "none"
 
 
 def describe(lora: Lora) -> LoraDescription:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from chronoedit.cache import content_key
 from chronoedit.data.encoded import Encoder, Example
 from chronoedit.data.loader import epoch_batches
 from chronoedit.errors import MissingExtraError, OutputError, TrainingError
@@ -178,6 +179,16 @@ class Sources:
     lora_checkpoint: Path | None = None
     validation: Sequence[Example] = ()
 
+    def identity(self) -> dict[str, str | None]:
+        """What a run may not exchange when it goes on: the model, the examples in their order, the LoRA begun with."""
+        content = [key for each in self.examples for key in (each.latents, each.condition, each.text)]
+        start = None if self.lora_checkpoint is None else read_lora(self.lora_checkpoint).sha256
+        return {
+            "model": self.components.model_hash,
+            "set": content_key("set", *content),
+            "lora_checkpoint": start,
+        }
+
 
 def train_lora(
     recipe: LoraRecipe,
@@ -193,7 +204,7 @@ def train_lora(
     Raises OutputError when the folder holds a run of another recipe (naming what differs), TrainingError with the rows
     when the loss is not finite, LoraError, CheckpointError.
     """
-    _claim(folder, {**asdict(recipe), "model": sources.components.model_hash, "rows": len(sources.examples)})
+    _claim(folder, {**asdict(recipe), **sources.identity()})
     trainer = LoraTrainer(recipe, sources)
     trainer.state.load(folder)
     board = Board(folder / "tensorboard")
@@ -257,6 +268,7 @@ class LoraTrainer:
         self.transformer.train()
         self.buckets = [example.bucket for example in sources.examples]
         self.batches_an_epoch = len(epoch_batches(self.buckets, recipe.optimisation.batch_size, recipe.seed, 0))
+        self._epochs: dict[int, list[list[int]]] = {}
         optimizer = make_optimizer([self.factors], recipe.optimisation)
         self.state = TrainingState({"lora": self.factors}, {}, optimizer, Progress())
 
@@ -314,8 +326,10 @@ class LoraTrainer:
 
     def _batch(self, micro: int) -> list[Example]:
         epoch, index = divmod(micro, self.batches_an_epoch)
-        batches = epoch_batches(self.buckets, self.recipe.optimisation.batch_size, self.recipe.seed, epoch)
-        return [self.sources.examples[k] for k in batches[index]]
+        if epoch not in self._epochs:  # of a large set this is work, and steps of one epoch follow each other
+            batches = epoch_batches(self.buckets, self.recipe.optimisation.batch_size, self.recipe.seed, epoch)
+            self._epochs = {epoch: batches}
+        return [self.sources.examples[k] for k in self._epochs[epoch][index]]
 
     def _loss(self, examples: Sequence[Example], generator: torch.Generator, sigmas: Tensor | None = None) -> Tensor:
         """Mean loss of a batch; noise levels are drawn, and prompts dropped, where `sigmas`, b, are not given."""

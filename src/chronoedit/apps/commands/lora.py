@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import tyro
 
 from chronoedit.apps.options import option
-from chronoedit.model.headers import shown
+
+SHOWN_MODULES = 10
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,8 @@ class LoraInfo:
         if self.json:
             print(json.dumps(asdict(found)))
             return 0
-        rows = {
-            "dialect": found.dialect,
-            "ranks": _counted(found.ranks),
-            "alphas": _counted(found.alphas),
-            "modules": f"{len(found.modules)}: {shown(found.modules)}",
-            "whole differences": str(found.differences),
-            "types": ", ".join(found.dtypes),
-            "norm of the change": f"{found.delta_norm:.6g}" + ("" if found.delta_norm else " (it does nothing)"),
-            "image branch": "changed" if found.image_branch else "left as it is",
-            "trigger words": found.trigger_words or "none are given",
-        }
-        if found.unknown:
-            rows["keys without a place"] = f"{len(found.unknown)}: {shown(found.unknown)}"
         print(f"{self.path}: a LoRA")
-        for name, text in rows.items():
+        for name, text in [("dialect", found.dialect), *found.rows(shown_modules=SHOWN_MODULES)]:
             print(f"  {name}: {text}")
         return 0
 
@@ -114,7 +102,3 @@ def _check_dialect(name: str) -> None:
 
     if name not in LORA_DIALECTS:
         raise ValueError(f"--to {name}: choose one of {', '.join(LORA_DIALECTS)}")
-
-
-def _counted(counts: dict[Any, int]) -> str:
-    return ", ".join(f"{value} ({count} modules)" for value, count in counts.items()) or "none"

@@ -151,24 +151,11 @@ def _describe_file(path: Path, console: Console) -> None:
 
 def _describe_lora(path: Path, console: Console) -> None:
     from chronoedit.lora.adapters import read_lora
+    from chronoedit.lora.files import describe
 
     lora = read_lora(path)
-    modules = list(lora.weights.layers)
     console.print(f"{path}: a LoRA in the {lora.dialect} dialect", markup=False)
-    rows: list[tuple[str, Any]] = [
-        ("ranks", ", ".join(f"{rank} ({count} modules)" for rank, count in sorted(lora.ranks.items())) or "none"),
-        ("modules", _shortened(modules)),
-        ("kinds", ", ".join(sorted({module.split(".", 2)[-1] for module in modules}))),
-        ("differences", len(lora.weights.differences)),
-        ("keys without a place", len(lora.weights.unknown)),
-        ("sha256", lora.sha256),
-    ]
-    _print_table(console, "LoRA", rows)
-
-
-def _shortened(names: list[str]) -> str:
-    more = len(names) - SHOWN_MODULES
-    return f"{len(names)}: {', '.join(names[:SHOWN_MODULES])}" + (f" and {more} more" if more > 0 else "")
+    _print_table(console, "LoRA", [*describe(lora).rows(shown_modules=SHOWN_MODULES), ("sha256", lora.sha256)])
 
 
 def _describe_folder(name: str, console: Console) -> None:
