@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from chronoedit.errors import OutputError
-from chronoedit.media import atomic_path
+from chronoedit.media import save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,14 +145,11 @@ class TensorCache:
 
     def flush(self) -> None:
         """Write what is kept in memory. Raises OutputError."""
-        from safetensors.torch import save_file
-
         if not self._kept:
             return
         sums = {key: _checksum(tensor) for key, tensor in self._kept.items()}
         path = self.folder / f"{content_key('shard', *sorted(sums))[:16]}.safetensors"
-        with atomic_path(path) as temporary:
-            save_file(self._kept, temporary, metadata=sums)
+        save_tensors(self._kept, path, sums)
         self._sums |= sums
         self._shards |= dict.fromkeys(sums, path)
         self._kept, self._kept_bytes = {}, 0

@@ -26,6 +26,7 @@ from chronoedit.errors import ImageError, OutputError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -416,6 +417,18 @@ def write_files(files: Mapping[Path, bytes]) -> None:
         for path, data in files.items():
             with open(stack.enter_context(atomic_path(path)), "xb") as file:
                 file.write(data)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all. Raises OutputError, for a full disk too."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with atomic_path(path) as temporary:
+        try:
+            save_file(dict(tensors), temporary, metadata=dict(metadata or {}))
+        except SafetensorError as error:  # its way to pass on what the operating system said
+            raise OutputError(f"cannot write {path}: {error}; free some space or choose another place") from error
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:

@@ -139,11 +139,6 @@ def test_killed_at_any_step_it_ends_the_same(workplace: Path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_several_processes_are_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["train", "lora", "--dataset-metadata-path", "data", "--output-path", "run"]) == 2
-
-
 def test_folder_of_shards() -> None:
     shards = [[f"a/M/transformer/diffusion_pytorch_model-{k:05d}-of-00014.safetensors" for k in range(1, 15)], "t5.pth"]
     assert folder_of_shards(json.dumps(shards)) == Path("a/M")

@@ -20,10 +20,9 @@ from chronoedit.lora.adapters import fuse, read_lora
 from chronoedit.lora.files import describe
 from chronoedit.model.checkpoint import open_checkpoint
 from chronoedit.training import lora as module
-from chronoedit.training.lora import Adapter, LoraRecipe, Sources, forget, linear_layers, target_modules, train_lora
+from chronoedit.training.finetune import Sources, Watch, forget
+from chronoedit.training.lora import Adapter, LoraRecipe, linear_layers, target_modules, train_lora
 from chronoedit.training.recipes import Optimisation
-
-from .conftest import silent
 
 ADAPTER = Adapter(rank=4, targets=("q", "v", "attn2.to_out.0", "ffn.0"), trigger_words="blok")
 
@@ -58,7 +57,7 @@ def again(sources: Sources) -> Sources:
 def test_it_learns_and_saves_what_changes_the_model(sources: Sources, tmp_path: Path) -> None:
     records: list[dict[str, Any]] = []
     changed = recipe(40, save_steps=20)
-    path = train_lora(changed, sources, tmp_path, lambda record: records.append(record))
+    path = train_lora(changed, sources, tmp_path, Watch(log=records.append))
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert records and losses
     found = read_lora(path)
@@ -85,7 +84,7 @@ def test_held_out_loss_by_noise_level_is_the_same_each_time(sources: Sources, tm
 def test_tensorboard_has_the_curves(sources: Sources, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train_lora(recipe(3), sources, tmp_path, silent)
+    train_lora(recipe(3), sources, tmp_path)
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert {"loss", "grad_norm", "steps_per_s"} <= set(events.Tags()["scalars"])
@@ -98,7 +97,7 @@ def test_the_loss_falls(sources: Sources, tmp_path: Path) -> None:
 
     def loss() -> float:
         with torch.no_grad():
-            return float(trainer._loss(examples, torch.Generator().manual_seed(7)))
+            return float(trainer.objective.loss(trainer.transformer, examples, torch.Generator().manual_seed(7)))
 
     before = loss()
     for step in range(60):
@@ -111,7 +110,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulated: int
 ) -> None:
     chosen = recipe(6, gradient_accumulation_steps=accumulated)
-    whole = load_file(train_lora(chosen, sources, tmp_path / "whole", silent))
+    whole = load_file(train_lora(chosen, sources, tmp_path / "whole"))
     step = module.LoraTrainer.step
 
     def dies(self: module.LoraTrainer, at: int, progress: float) -> dict[str, float]:
@@ -121,24 +120,24 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module.LoraTrainer, "step", dies)
-        train_lora(chosen, again(sources), tmp_path / "cut", silent)
-    resumed = load_file(train_lora(chosen, again(sources), tmp_path / "cut", silent))
+        train_lora(chosen, again(sources), tmp_path / "cut")
+    resumed = load_file(train_lora(chosen, again(sources), tmp_path / "cut"))
     assert set(whole) == set(resumed) and all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_another_recipe_is_refused_and_fresh_starts_over(sources: Sources, tmp_path: Path) -> None:
-    train_lora(recipe(1), sources, tmp_path, silent)
+    train_lora(recipe(1), sources, tmp_path)
     with pytest.raises(OutputError, match=r"another recipe: flow_shift, seed differ; start over there \(--fresh\)"):
-        train_lora(recipe(1, seed=3, flow_shift=2.0), again(sources), tmp_path, silent)
+        train_lora(recipe(1, seed=3, flow_shift=2.0), again(sources), tmp_path)
     fewer = Sources(sources.components, sources.encoder, [*sources.examples[1:], sources.examples[1]])
     with pytest.raises(OutputError, match="another recipe: set differ"):  # as many rows, others
-        train_lora(recipe(1), again(fewer), tmp_path, silent)
+        train_lora(recipe(1), again(fewer), tmp_path)
     forget(tmp_path)
-    train_lora(recipe(1, seed=3), again(sources), tmp_path, silent)
+    train_lora(recipe(1, seed=3), again(sources), tmp_path)
 
 
 def test_it_goes_on_from_a_lora(sources: Sources, tmp_path: Path) -> None:
-    first = train_lora(recipe(3), sources, tmp_path / "a", silent)
+    first = train_lora(recipe(3), sources, tmp_path / "a")
     later = Sources(sources.components, sources.encoder, sources.examples, lora_checkpoint=first)
     started = module.LoraTrainer(recipe(3), again(later))
     made = started.factors.weights(started.alpha)
@@ -162,7 +161,7 @@ def test_a_loss_that_is_not_finite_names_the_rows(sources: Sources, tmp_path: Pa
     broken = sources.examples[0]
     sources.encoder.cache._kept[broken.latents] = torch.full_like(sources.encoder.load(broken).latents, torch.nan)
     with pytest.raises(TrainingError, match=rf"the loss is nan at step \d, on .*{broken.row}"):
-        train_lora(recipe(8), sources, tmp_path, silent)
+        train_lora(recipe(8), sources, tmp_path)
 
 
 def test_targets_in_either_spelling(sources: Sources) -> None:

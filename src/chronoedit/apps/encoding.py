@@ -52,10 +52,10 @@ def make_encoder(components: Components, sizes: SizeFlags, folder: Path) -> Enco
     return Encoder(components=components, cache=TensorCache(folder), geometry=geometry)
 
 
-def encode_with_bar(encoder: Encoder, records: Sequence[Record]) -> list[Example]:
-    """Encode what is missing, with a progress bar on a terminal. Raises DataError."""
+def encode_with_bar(encoder: Encoder, records: Sequence[Record], shown: bool = True) -> list[Example]:
+    """Encode what is missing, with a progress bar on a terminal if it is `shown`. Raises DataError."""
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
         task = bar.add_task("encoding")
         return encoder.encode(
             records, lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)

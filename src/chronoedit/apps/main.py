@@ -109,6 +109,10 @@ def _run(name: str, commands: Mapping[str, type[Any]], words: list[str]) -> int:
             return DONE if len(words) > 1 else BAD_ARGUMENTS
         raise ValueError(f"there is no command {' '.join(words[:2])!r}; choose from {', '.join(choices)}")
     kind = commands[" ".join(chosen)]
+    if getattr(kind, "takes_recipe", False):
+        from chronoedit.apps.recipe_file import with_recipe
+
+        words = with_recipe(words)
     command = tyro.cli(
         kind,
         prog=f"chronoedit {' '.join(chosen)}",

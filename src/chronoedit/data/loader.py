@@ -5,7 +5,8 @@ Nothing here is random but by (seed, epoch), so a run that was stopped sees the 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,18 +81,43 @@ class Geometry:
         return np.stack([np.asarray(frame) for frame in frames])
 
 
-def epoch_batches(buckets: Sequence[Hashable], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The batches of an epoch: indices of examples of one bucket each, every example once, shuffled by (seed, epoch).
+def epoch_batches(
+    buckets: Sequence[Bucket], batch_size: int, seed: int, epoch: int, clip_share: float | None = None
+) -> list[list[int]]:
+    """The batches of an epoch: indices of examples of one bucket each, shuffled by (seed, epoch).
 
-    A bucket's last batch may be smaller. Raises ValueError without examples, or for a batch size below 1.
+    Every example comes once, and a bucket's last batch may be smaller. With a `clip_share`, that share of the batches
+    are clips: the kind that there is too little of comes round again, in another order and other batches.
+    Raises ValueError without examples, for a batch size below 1, and for a share that the set cannot give.
     """
     if not buckets or batch_size < 1:
         raise ValueError(f"{len(buckets)} examples in batches of {batch_size}; at least 1 of each is needed")
     rng = np.random.default_rng((seed, epoch))
-    by_bucket: dict[Hashable, list[int]] = {}
-    for index in rng.permutation(len(buckets)).tolist():
-        by_bucket.setdefault(buckets[index], []).append(index)
-    batches = [
-        members[at : at + batch_size] for members in by_bucket.values() for at in range(0, len(members), batch_size)
-    ]
+    if clip_share is None:
+        return _shuffled(range(len(buckets)), buckets, batch_size, rng)
+    kinds = [[k for k, bucket in enumerate(buckets) if (bucket.latent_frames > 2) == clips] for clips in (False, True)]
+    shares = (1 - clip_share, clip_share)
+    if not 0 <= clip_share <= 1 or any(share > 0 and not kind for share, kind in zip(shares, kinds, strict=True)):
+        raise ValueError(
+            f"clip share {clip_share} of {len(kinds[0])} pairs and {len(kinds[1])} clips; give a share from 0 to 1 of "
+            "what there is"
+        )
+    once = [_shuffled(kind, buckets, batch_size, rng) for kind in kinds]
+    whole = max(math.ceil(len(part) / share) for part, share in zip(once, shares, strict=True) if share > 0)
+    clips = round(whole * clip_share)
+    for kind, part, wanted in zip(kinds, once, (whole - clips, clips), strict=True):
+        while len(part) < wanted:
+            part += _shuffled(kind, buckets, batch_size, rng)
+        del part[wanted:]
+    mixed = [*once[0], *once[1]]
+    return [mixed[k] for k in rng.permutation(len(mixed)).tolist()]
+
+
+def _shuffled(
+    members: Sequence[int], buckets: Sequence[Bucket], batch_size: int, rng: np.random.Generator
+) -> list[list[int]]:
+    by_bucket: dict[Bucket, list[int]] = {}
+    for at in rng.permutation(len(members)).tolist():
+        by_bucket.setdefault(buckets[members[at]], []).append(members[at])
+    batches = [group[at : at + batch_size] for group in by_bucket.values() for at in range(0, len(group), batch_size)]
     return [batches[k] for k in rng.permutation(len(batches)).tolist()]

@@ -15,7 +15,7 @@ from torch import Tensor
 from chronoedit.errors import LoraError
 from chronoedit.lora.adapters import Lora
 from chronoedit.lora.dialects import LORA_DIALECTS, PEFT_METADATA, LoraLayer, LoraWeights
-from chronoedit.media import atomic_path
+from chronoedit.media import save_tensors
 from chronoedit.model.headers import shown
 
 TRIGGER_KEYS = ("trigger_words", "modelspec.trigger_phrase", "ss_trigger_words", "trigger_word")
@@ -28,15 +28,12 @@ def write_lora(weights: LoraWeights, path: Path, dialect: str, metadata: Mapping
     Where the dialect has no alpha it is folded into the up factor (one rounding); elsewhere every bit is kept.
     Raises ValueError for an unknown dialect, LoraError for keys that have no place in it, OutputError.
     """
-    from safetensors.torch import save_file
-
     if dialect not in LORA_DIALECTS:
         raise ValueError(f"there is no LoRA dialect {dialect!r}; choose one of {', '.join(LORA_DIALECTS)}")
     tensors = {name: tensor.contiguous() for name, tensor in LORA_DIALECTS[dialect].from_ours(weights).items()}
     # PEFT's settings say the alpha that is now in the weights: read again, they would count it twice
     kept = {key: value for key, value in (metadata or {}).items() if key != PEFT_METADATA}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt", **kept})
+    save_tensors(tensors, path, {"format": "pt", **kept})
 
 
 def merge(loras: Sequence[tuple[Lora, float]]) -> LoraWeights:

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import UMT5EncoderModel
 
-from chronoedit.media import atomic_path
+from chronoedit.media import save_tensors
 from chronoedit.model.dit import ChronoEditDiT
 from chronoedit.model.random_checkpoint import SCHEDULER_CONFIG, model_index, write_json
 from chronoedit.model.settings import ModelSettings
@@ -60,7 +59,5 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        cast = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
-        save_file(cast, temporary, metadata={"format": "pt"})
+    cast = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+    save_tensors(cast, path, {"format": "pt"})

@@ -1,15 +1,12 @@
 """LoRA training of any model of the published layout, the embedded one included, on pairs and reasoning clips.
 
-The base is frozen; only the factors are trained, saved and resumed. Shapes: b batch, z latent channels, c 4 + z
-condition channels, t latent frames, h w latent height and width, l text tokens, d embedding width.
+The base is frozen; only the factors are trained, saved and resumed.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,28 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from chronoedit.cache import content_key
-from chronoedit.data.encoded import Encoder, Example
-from chronoedit.data.loader import epoch_batches
-from chronoedit.errors import MissingExtraError, OutputError, TrainingError
+from chronoedit.errors import MissingExtraError, TrainingError
 from chronoedit.lora.adapters import read_lora
 from chronoedit.lora.dialects import LoraLayer, LoraWeights
-from chronoedit.lora.files import write_lora
-from chronoedit.media import atomic_path
+from chronoedit.lora.files import describe, write_lora
 from chronoedit.model import keys
-from chronoedit.model.checkpoint import Components
 from chronoedit.model.dit import ChronoEditDiT
-from chronoedit.training.board import Board
-from chronoedit.training.objectives import add_noise, flow_loss, logit_normal_sigmas
-from chronoedit.training.optim import make_optimizer, update
-from chronoedit.training.recipes import Budget, Optimisation
-from chronoedit.training.state import STATE_FILE, Progress, Stage, TrainingState, step_generator
+from chronoedit.runtime.processes import Processes
+from chronoedit.training.finetune import Finetuner, FinetuneRecipe, Sources, Watch, claim
+from chronoedit.training.optim import make_optimizer
+from chronoedit.training.state import Progress, TrainingState
 
 ADAPTER = "default"
-RECIPE_FILE = "recipe.json"
 LORA_FILE = "lora.safetensors"
-VALIDATION_SIGMAS = (0.2, 0.5, 0.8, 1.0)
-VALIDATION_EXAMPLES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,31 +47,10 @@ class Adapter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraRecipe:
-    """How a LoRA is trained, apart from the data and the model; `num_epochs` or `max_steps`, whichever ends first."""
+class LoraRecipe(FinetuneRecipe):
+    """How a LoRA is trained: as any model is trained further, and what is added to the frozen one."""
 
-    optimisation: Optimisation
     adapter: Adapter = field(default_factory=Adapter)
-    num_epochs: int = 5
-    max_steps: int | None = None
-    gradient_accumulation_steps: int = 1
-    flow_shift: float = 5.0
-    text_dropout: float = 0.0
-    gradient_checkpointing: bool = False
-    checkpointing_offload: bool = False
-    save_steps: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("num_epochs", "gradient_accumulation_steps", "max_steps", "save_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} {value} is below 1")
-
-    def steps(self, batches_an_epoch: int) -> int:
-        """Steps of the optimiser in all."""
-        whole = math.ceil(self.num_epochs * batches_an_epoch / self.gradient_accumulation_steps)
-        return whole if self.max_steps is None else min(whole, self.max_steps)
 
 
 def target_modules(linears: Sequence[str], targets: Sequence[str]) -> list[str]:
@@ -169,144 +136,48 @@ def add_factors(transformer: ChronoEditDiT, adapter: Adapter, seed: int) -> Fact
     return Factors(transformer)
 
 
-@dataclass(frozen=True)
-class Sources:
-    """What a LoRA is trained on: a model, and examples that its encoder has stored, some of them held out."""
-
-    components: Components
-    encoder: Encoder
-    examples: Sequence[Example]
-    lora_checkpoint: Path | None = None
-    validation: Sequence[Example] = ()
-
-    def identity(self) -> dict[str, str | None]:
-        """What a run may not exchange when it goes on: the model, the examples in their order, the LoRA begun with."""
-        content = [key for each in self.examples for key in (each.latents, each.condition, each.text)]
-        start = None if self.lora_checkpoint is None else read_lora(self.lora_checkpoint).sha256
-        return {
-            "model": self.components.model_hash,
-            "set": content_key("set", *content),
-            "lora_checkpoint": start,
-        }
-
-
 def train_lora(
     recipe: LoraRecipe,
     sources: Sources,
     folder: Path,
-    log: Callable[[dict[str, Any]], None],
-    should_stop: Callable[[], bool] = lambda: False,
+    watch: Watch = Watch(),  # noqa: B008 - frozen
+    processes: Processes = Processes(),  # noqa: B008 - frozen
 ) -> Path:
     """Train, or go on where `folder` stopped; returns the finished LoRA's file, `folder`/lora.safetensors.
 
     Writes `folder`/{recipe.json, state.safetensors, log.jsonl, tensorboard} and step-N.safetensors, every `save_steps`.
-    Once `should_stop()` is true it saves its state after the step at hand and raises KeyboardInterrupt.
+    Once `watch.should_stop()` is true it saves its state after the step at hand and raises KeyboardInterrupt.
     Raises OutputError when the folder holds a run of another recipe (naming what differs), TrainingError with the rows
     when the loss is not finite, LoraError, CheckpointError.
     """
-    _claim(folder, {**asdict(recipe), **sources.identity()})
-    trainer = LoraTrainer(recipe, sources)
+    start = None if sources.lora_checkpoint is None else read_lora(sources.lora_checkpoint).sha256
+    claim(folder, recipe, {**sources.identity(), "lora_checkpoint": start}, processes)
+    trainer = LoraTrainer(recipe, sources, processes)
     trainer.state.load(folder)
-    board = Board(folder / "tensorboard")
-
-    def both(record: dict[str, Any]) -> None:
-        board.write(record)
-        log(record)
-
-    stage = Stage(
-        state=trainer.state,
-        budget=Budget(max_steps=recipe.steps(trainer.batches_an_epoch)),
-        folder=folder,
-        train_step=trainer.step,
-        validate=trainer.validate,
-        checkpoint_every_s=recipe.optimisation.checkpoint_every_s,
-        validate_every_s=recipe.optimisation.validate_every_s,
-        log=both,
-        on_step=lambda step: trainer.save_every(folder, step),
-        should_stop=should_stop,
-    )
-    with board:
-        stage.run()
-    trainer.save(folder / LORA_FILE)
-    read_lora(folder / LORA_FILE)  # what was written is a LoRA
-    return folder / LORA_FILE
+    return trainer.run(folder, watch)
 
 
-def forget(folder: Path) -> None:
-    """Take a run's state out of its folder, so that the next one starts over; LoRA files stay."""
-    for name in (RECIPE_FILE, STATE_FILE, "log.jsonl"):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _claim(folder: Path, mine: dict[str, Any]) -> None:
-    path = folder / RECIPE_FILE
-    mine = json.loads(json.dumps(mine))
-    if not path.exists():
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(mine, indent=1) + "\n", encoding="utf-8")
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    different = sorted(name for name in {*found, *mine} if found.get(name) != mine.get(name) and name != "max_steps")
-    if different:
-        raise OutputError(
-            f"{folder} holds a run of another recipe: {', '.join(different)} differ; start over there (--fresh), or "
-            "choose another output"
-        )
-
-
-class LoraTrainer:
+class LoraTrainer(Finetuner):
     """The factors in training."""
 
-    def __init__(self, recipe: LoraRecipe, sources: Sources) -> None:
-        self.recipe, self.sources = recipe, sources
-        self.transformer: ChronoEditDiT = sources.components.transformer
+    recipe: LoraRecipe
+
+    def __init__(self, recipe: LoraRecipe, sources: Sources, processes: Processes = Processes()) -> None:  # noqa: B008
+        super().__init__(recipe, sources, processes, sources.components.device)
+        self.transformer = sources.components.transformer
         self.factors = add_factors(self.transformer, recipe.adapter, recipe.seed)
         if sources.lora_checkpoint is not None:
             self.factors.start_from(read_lora(sources.lora_checkpoint).weights)
         if recipe.gradient_checkpointing or recipe.checkpointing_offload:
             self.transformer.enable_gradient_checkpointing()
         self.transformer.train()
-        self.buckets = [example.bucket for example in sources.examples]
-        self.batches_an_epoch = len(epoch_batches(self.buckets, recipe.optimisation.batch_size, recipe.seed, 0))
-        self._epochs: dict[int, list[list[int]]] = {}
-        optimizer = make_optimizer([self.factors], recipe.optimisation)
-        self.state = TrainingState({"lora": self.factors}, {}, optimizer, Progress())
+        self.optimizer = make_optimizer([self.factors], recipe.optimisation)
+        self.state: TrainingState = TrainingState({"lora": self.factors}, {}, self.optimizer, Progress())
 
     @property
     def alpha(self) -> float:
         """What the factors' product is multiplied by, times the rank."""
         return float(self.recipe.adapter.rank if self.recipe.adapter.alpha is None else self.recipe.adapter.alpha)
-
-    def step(self, step: int, progress: float) -> dict[str, float]:
-        """One step of the optimiser, over as many batches as are accumulated."""
-        count = self.recipe.gradient_accumulation_steps
-        total = 0.0
-        for micro in range(step * count, (step + 1) * count):
-            examples = self._batch(micro)
-            loss = self._loss(examples, step_generator(self.recipe.seed, micro, "lora"))
-            if not torch.isfinite(loss):
-                rows = ", ".join(example.row for example in examples)
-                raise TrainingError(
-                    f"the loss is {float(loss.detach())} at step {step + 1}, on {rows}; look at those rows, or lower "
-                    "the learning rate. The last checkpoint is kept"
-                )
-            (loss / count).backward()
-            total += float(loss.detach()) / count
-        norm = update(self.state.optimizer, self.recipe.optimisation, step, progress)
-        return {"loss": total, "grad_norm": norm}
-
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Loss of the held-out examples by noise level, with noise that is the same at each call; {} without any."""
-        figures = {}
-        held_out = list(self.sources.validation)[:VALIDATION_EXAMPLES]
-        for level in VALIDATION_SIGMAS if held_out else ():
-            losses = []
-            for at, example in enumerate(held_out):
-                generator = step_generator(self.recipe.seed, at, "validation")
-                losses.append(float(self._loss([example], generator, torch.tensor([level]))))
-            figures[f"val_{level}"] = round(sum(losses) / len(losses), 5)
-        return figures
 
     def save(self, path: Path) -> None:
         """Write the LoRA as it now is, in diffusers' spelling, with what it was made from. Raises OutputError."""
@@ -319,61 +190,17 @@ class LoraTrainer:
             metadata["trigger_words"] = self.recipe.adapter.trigger_words
         write_lora(self.factors.weights(self.alpha), path, "diffusers", metadata)
 
-    def save_every(self, folder: Path, step: int) -> None:
+    def after_step(self, folder: Path, step: int) -> None:
         """Write step-N.safetensors where one is due."""
-        if self.recipe.save_steps is not None and step % self.recipe.save_steps == 0:
+        if self.recipe.save_steps is not None and step % self.recipe.save_steps == 0 and self.processes.is_first:
             self.save(folder / f"step-{step}.safetensors")
 
-    def _batch(self, micro: int) -> list[Example]:
-        epoch, index = divmod(micro, self.batches_an_epoch)
-        if epoch not in self._epochs:  # of a large set this is work, and steps of one epoch follow each other
-            batches = epoch_batches(self.buckets, self.recipe.optimisation.batch_size, self.recipe.seed, epoch)
-            self._epochs = {epoch: batches}
-        return [self.sources.examples[k] for k in self._epochs[epoch][index]]
-
-    def _loss(self, examples: Sequence[Example], generator: torch.Generator, sigmas: Tensor | None = None) -> Tensor:
-        """Mean loss of a batch; noise levels are drawn, and prompts dropped, where `sigmas`, b, are not given."""
-        device, dtype = self.sources.components.device, self.transformer.dtype
-        loaded = [self.sources.encoder.load(example) for example in examples]
-        latents = torch.stack([each.latents for each in loaded]).float()  # b z t h w
-        dropout = self.recipe.text_dropout if sigmas is None else 0.0
-        if sigmas is None:
-            sigmas = logit_normal_sigmas(len(loaded), self.recipe.flow_shift, generator)
-        noise = torch.randn(latents.shape, generator=generator)
-        dropped = torch.rand(len(loaded), generator=generator) < dropout
-        noisy, target = add_noise(latents, noise, sigmas)
-        conditions = torch.stack([each.condition for each in loaded])  # b c t h w
-        text, lengths = self._text(
-            [self._empty() if drop else each.text for each, drop in zip(loaded, dropped, strict=True)]
-        )
-        images = [each.image for each in loaded if each.image is not None]
-        with self._saving():
-            velocity = self.transformer(
-                torch.cat([noisy, conditions], dim=1).to(device, dtype),
-                (1000 * sigmas).to(device),
-                text.to(device, dtype),
-                torch.stack(images).to(device, dtype) if images else None,
-                text_lengths=lengths,
-                return_dict=False,
-            )[0]
-        weight = torch.ones_like(target[:, :1])
-        return flow_loss(velocity, target.to(device), weight.to(device)).mean()
-
-    def _empty(self) -> Tensor:
-        return self.sources.encoder.cache.get(self.sources.encoder.text_key(""))
-
-    def _text(self, texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Embeds b l d, zero past each length, and the lengths b."""
-        lengths = torch.tensor([len(text) for text in texts])
-        padded = texts[0].new_zeros(
-            len(texts), self.sources.components.settings.max_sequence_length, texts[0].shape[-1]
-        )
-        for row, text in zip(padded, texts, strict=True):
-            row[: len(text)] = text
-        return padded, lengths
-
-    def _saving(self) -> AbstractContextManager[Any]:
-        """Where activations wait for the backward pass: in main memory, when they are offloaded."""
-        if not self.recipe.checkpointing_offload:
-            return nullcontext()
-        return torch.autograd.graph.save_on_cpu(pin_memory=torch.cuda.is_available())
+    def finish(self, folder: Path) -> Path:
+        """Write lora.safetensors, and read it again: it must be a LoRA that changes something. Raises TrainingError."""
+        path = folder / LORA_FILE
+        if self.processes.is_first:
+            self.save(path)
+            if describe(read_lora(path)).delta_norm == 0:
+                raise TrainingError(f"{path} changes nothing: its factors are zero; train longer, or at a higher rate")
+        self.processes.barrier()
+        return path

@@ -1,4 +1,4 @@
-"""`chronoedit train`: a LoRA, or the embedded model from an empty folder, by recipes that resume."""
+"""`chronoedit train`: a LoRA, all weights, or the embedded model from an empty folder, by recipes that resume."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from chronoedit.apps.full_training import TrainFull
 from chronoedit.apps.lora_training import TrainLora
 from chronoedit.apps.options import option
 from chronoedit.apps.progress import print_record
@@ -61,6 +62,7 @@ class TrainEmbedded:
 
 COMMANDS: dict[str, type[Any]] = {
     "train lora": TrainLora,
+    "train full": TrainFull,
     "train autoencoder": TrainAutoencoder,
     "train embedded": TrainEmbedded,
 }
