@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from chronoedit.training.recipes import Optimisation
 
@@ -89,10 +90,15 @@ def _is_hidden(name: str, parameter: Tensor) -> bool:
     return parameter.ndim == 2 and "block" in name and "bias" not in name and "embed" not in name
 
 
+def _is_vector(parameter: Tensor) -> bool:
+    """A norm's or a bias, axes of length 1 aside; told by the shape alone, which sharded weights have too."""
+    return sum(length > 1 for length in parameter.shape) <= 1
+
+
 def _adamw(parameters: list[nn.Parameter], recipe: Optimisation) -> torch.optim.AdamW:
     groups = [
-        {"params": [p for p in parameters if p.squeeze().ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.squeeze().ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if not _is_vector(p)], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if _is_vector(p)], "weight_decay": 0.0},
     ]
     fused = all(p.dtype == torch.float32 for p in parameters)
     return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.beta1, recipe.beta2), fused=fused)
@@ -120,7 +126,7 @@ def update(optimizer: Optimizers, recipe: Optimisation, step: int, progress: flo
         group["lr"] = learning_rate(recipe, step, progress)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return float(norm)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def set_gradients(losses: Sequence[Callable[[], Tensor]], optimizer: Optimizers) -> list[Tensor]:
