@@ -144,3 +144,21 @@ def test_folder_of_shards() -> None:
     assert folder_of_shards(json.dumps(shards)) == Path("a/M")
     with pytest.raises(ValueError, match="is no JSON list"):
         folder_of_shards("a.safetensors")
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(workplace: Path) -> None:
+    """A limit on the size of files stands for the disk: the state no longer fits, what was saved before stays."""
+    words = ["train", "lora", "--dataset-metadata-path", "data/example_dataset", "--height", "32", "--width", "32"]
+    words += ["--num-frames", "5", "--samples", "0", "--lora-rank", "4", "--output-path", "run", "--cache", "cache"]
+    words += ["--num-epochs", "9"]
+    assert main([*words, "--max-steps", "2"]) == 0
+    before = {path: path.read_bytes() for path in Path("run").glob("*.safetensors")}
+    assert len(before) == 2
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+    limited += "from chronoedit.apps.main import main; sys.exit(main(sys.argv[1:]))"
+    more = [*words, "--max-steps", "4"]
+    found = subprocess.run([sys.executable, "-c", limited, *more], capture_output=True, text=True)
+    assert found.returncode == 1 and "error: cannot write" in found.stderr and "Traceback" not in found.stderr
+    assert {path: path.read_bytes() for path in Path("run").glob("*.safetensors")} == before
+    assert not list(Path("run").glob(".*.safetensors"))
+    assert main(more) == 0

@@ -54,3 +54,19 @@ def test_batches_of_one_bucket_and_every_example_once() -> None:
     assert len(batches) == len(epoch_batches(buckets, 3, seed=2, epoch=5)) == 6
     with pytest.raises(ValueError, match="0 examples in batches of 3"):
         epoch_batches([], 3, seed=0, epoch=0)
+
+
+@pytest.mark.parametrize(("pairs", "clips", "share"), [(8, 2, 0.5), (2, 8, 0.25), (5, 5, 0.2), (4, 3, 1.0), (3, 0, 0.0)])
+def test_pairs_and_clips_by_ratio(pairs: int, clips: int, share: float) -> None:
+    buckets = [Bucket(2, 64, 64)] * pairs + [Bucket(8, 64, 64)] * clips
+    batches = epoch_batches(buckets, 1, seed=1, epoch=0, clip_share=share)
+    of_clips = [batch for batch in batches if batch[0] >= pairs]
+    assert len(of_clips) == pytest.approx(share * len(batches), abs=0.5)
+    wanted = {k for k, bucket in enumerate(buckets) if (share if bucket.latent_frames > 2 else 1 - share) > 0}
+    assert {index for batch in batches for index in batch} == wanted  # each at least once
+    assert batches == epoch_batches(buckets, 1, seed=1, epoch=0, clip_share=share)
+
+
+def test_a_ratio_that_the_set_cannot_give() -> None:
+    with pytest.raises(ValueError, match="clip share 0.5 of 3 pairs and 0 clips"):
+        epoch_batches([Bucket(2, 64, 64)] * 3, 1, seed=0, epoch=0, clip_share=0.5)
