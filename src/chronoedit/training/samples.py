@@ -113,7 +113,7 @@ class Samples:
         return ae.decode(components.autoencoder, latents[None].to(components.device))[0].transpose(0, 1)
 
     def _label(self, example: Example) -> str:
-        shown = "sample" if example.bucket.latent_frames == 2 else "sample, frame by frame"
+        shown = "sample" if example.bucket.latent_frames == 2 else "the frames 0 to 7 of the sample"
         return f"{example.row}: input, {shown}, target"
 
 
