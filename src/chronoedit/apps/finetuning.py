@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from chronoedit.apps.encoding import SizeFlags, encode_with_bar, make_encoder
 from chronoedit.apps.options import Switch, option
+from chronoedit.apps.progress import TrainingView
 
 if TYPE_CHECKING:
     from chronoedit.data.encoded import Encoder, Example
     from chronoedit.data.records import Record
     from chronoedit.model.checkpoint import Components
     from chronoedit.runtime.processes import Processes
+    from chronoedit.training.finetune import Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,13 @@ class RunFlags:
     use_gradient_checkpointing_offload: Annotated[Switch, option("and what is kept waits in main memory")] = False
     fresh: Annotated[Switch, option("start over where --output-path holds a run")] = False
 
+    def check(self) -> None:
+        """What can be refused before anything is read. Raises ValueError, MissingExtraError."""
+        from chronoedit.training.board import check_tracker
+
+        check_tracker(self.report_to)
+        self.optimiser_arguments()
+
     def optimiser_arguments(self) -> dict[str, Any]:
         """`optimizer_args`, read. Raises ValueError for what is no JSON object."""
         if self.optimizer_args is None:
@@ -147,3 +157,15 @@ def encoded(
     if processes.count > 1:
         encoder = make_encoder(components, sizes, folder)  # which finds what the others have written
     return encoder, examples[: len(records)], examples[len(records) :]
+
+
+@contextmanager
+def watching(flags: RunFlags, processes: Processes, should_stop: Callable[[], bool]) -> Iterator[Watch]:
+    """Who watches the run of this process: the terminal, on the first one."""
+    from chronoedit.training.finetune import Watch
+
+    if not processes.is_first:
+        yield Watch(should_stop=should_stop)
+        return
+    with TrainingView() as view:
+        yield Watch(log=view.log, on_step=view.on_step, should_stop=should_stop, report_to=flags.report_to)

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from chronoedit.apps.encoding import SizeFlags
-from chronoedit.apps.finetuning import RunFlags, TrainingSetFlags, encoded
+from chronoedit.apps.finetuning import RunFlags, TrainingSetFlags, encoded, watching
 from chronoedit.apps.launch import joined, stop_after_step, world_size
 from chronoedit.apps.options import option
-from chronoedit.apps.progress import print_record
 
 if TYPE_CHECKING:
     import torch
@@ -54,9 +53,10 @@ class TrainFull:
 
     def run(self) -> int:
         """Check everything, encode the set, train, and say where the model is."""
+        self.training.check()
         sets = self.data.records(self.sizes)
         from chronoedit.model.checkpoint import open_checkpoint
-        from chronoedit.training.finetune import Sources, Watch, forget
+        from chronoedit.training.finetune import Sources, forget
         from chronoedit.training.full import forget_checkpoints, train_full
 
         folder = self.training.output_path
@@ -75,8 +75,8 @@ class TrainFull:
             # the weights are read into main memory, and only this process's part of them goes to the device
             components = open_checkpoint(self.model.model_path, device="cpu")
             sources = Sources(components, encoder, examples, validation=held_out)
-            watch = Watch(log=print_record, should_stop=should_stop)
-            path = train_full(recipe, sources, folder, watch, processes, device)
+            with watching(self.training, processes, should_stop) as watch:
+                path = train_full(recipe, sources, folder, watch, processes, device)
             if processes.is_first:
                 print(path)
         return 0

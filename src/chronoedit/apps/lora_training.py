@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from chronoedit.apps.encoding import SizeFlags
-from chronoedit.apps.finetuning import RunFlags, TrainingSetFlags, encoded
+from chronoedit.apps.finetuning import RunFlags, TrainingSetFlags, encoded, watching
 from chronoedit.apps.launch import is_first, joined, stop_after_step
 from chronoedit.apps.options import option
-from chronoedit.apps.progress import print_record
 
 if TYPE_CHECKING:
     from chronoedit.training.lora import LoraRecipe
@@ -96,13 +95,14 @@ class TrainLora:
         notes = self.published.explain()
         if self.model.lora_checkpoint is not None and not self.model.lora_checkpoint.is_file():
             raise ValueError(f"there is no LoRA file {self.model.lora_checkpoint}; check --lora-checkpoint")
+        self.training.check()
         sets = self.data.records(self.sizes)
         if is_first():
             print(*notes, sep="\n", end="\n" if notes else "", file=sys.stderr)
         from chronoedit.model.checkpoint import locate, open_checkpoint
         from chronoedit.model.headers import read_json
         from chronoedit.model.keys import check_config
-        from chronoedit.training.finetune import Sources, Watch, forget
+        from chronoedit.training.finetune import Sources, forget
         from chronoedit.training.lora import linear_layers, target_modules, train_lora
 
         config = locate(self.model.name()).folder / "transformer" / "config.json"
@@ -117,7 +117,8 @@ class TrainLora:
                 components, self.sizes, self.data.cache or folder / "cache", sets, processes
             )
             sources = Sources(components, encoder, examples, self.model.lora_checkpoint, held_out)
-            path = train_lora(recipe, sources, folder, Watch(log=print_record, should_stop=should_stop), processes)
+            with watching(self.training, processes, should_stop) as watch:
+                path = train_lora(recipe, sources, folder, watch, processes)
             if processes.is_first:
                 print(path)
         return 0

@@ -21,17 +21,20 @@ from chronoedit.cache import content_key
 from chronoedit.data.encoded import Encoder, Example
 from chronoedit.data.loader import epoch_batches
 from chronoedit.errors import OutputError, TrainingError
-from chronoedit.media import atomic_path
+from chronoedit.media import atomic_path, save_image
 from chronoedit.model.checkpoint import Components
 from chronoedit.model.dit import ChronoEditDiT
 from chronoedit.runtime.processes import Processes
 from chronoedit.training.board import Board
 from chronoedit.training.objectives import add_noise, flow_loss, logit_normal_sigmas
 from chronoedit.training.optim import Optimizers, update
-from chronoedit.training.recipes import Budget, Optimisation, precision
+from chronoedit.training.recipes import Budget, Optimisation
+from chronoedit.training.samples import Samples
 from chronoedit.training.state import LOG_FILE, STATE_FILE, Resumable, Stage, step_generator
+from chronoedit.training.velocity import Conditions, predict
 
 RECIPE_FILE = "recipe.json"
+SAMPLES_FOLDER = "samples"
 VALIDATION_SIGMAS = (0.2, 0.5, 0.8, 1.0)
 VALIDATION_EXAMPLES = 32
 # What may change between two runs of one command: where it ends, and what is written on the way.
@@ -184,7 +187,6 @@ class Objective:
         sigmas: Tensor | None = None,
     ) -> Tensor:
         """Mean loss of a batch; noise levels are drawn, and prompts dropped, where `sigmas`, b, are not given."""
-        dtype = _dtype(transformer)
         loaded = [self.sources.encoder.load(example) for example in examples]
         latents = torch.stack([each.latents for each in loaded]).float()  # b z t h w
         dropout = self.recipe.text_dropout if sigmas is None else 0.0
@@ -193,20 +195,11 @@ class Objective:
         noise = torch.randn(latents.shape, generator=generator)
         dropped = torch.rand(len(loaded), generator=generator) < dropout
         noisy, target = add_noise(latents, noise, sigmas)
-        conditions = torch.stack([each.condition for each in loaded])  # b c t h w
-        text, lengths = self._text(
-            [self._empty() if drop else each.text for each, drop in zip(loaded, dropped, strict=True)]
-        )
-        images = [each.image for each in loaded if each.image is not None]
-        with self._saving(), precision(self.recipe.optimisation.precision, self.device):
-            velocity = transformer(
-                torch.cat([noisy, conditions], dim=1).to(self.device, dtype),
-                (1000 * sigmas).to(self.device),
-                text.to(self.device, dtype),
-                torch.stack(images).to(self.device, dtype) if images else None,
-                text_lengths=lengths,
-                return_dict=False,
-            )[0]
+        texts = [self._empty() if drop else each.text for each, drop in zip(loaded, dropped, strict=True)]
+        conditions = Conditions.of(loaded, texts, self.sources.components.settings.max_sequence_length)
+        compute = self.recipe.optimisation.precision
+        with self._saving():
+            velocity = predict(transformer, noisy, 1000 * sigmas, conditions, self.device, compute)
         weight = torch.ones_like(target[:, :1])
         return flow_loss(velocity, target.to(self.device), weight.to(self.device)).mean()
 
@@ -234,15 +227,6 @@ class Objective:
     def _empty(self) -> Tensor:
         return self.sources.encoder.cache.get(self.sources.encoder.text_key(""))
 
-    def _text(self, texts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Embeds b l d, zero past each length, and the lengths b."""
-        lengths = torch.tensor([len(text) for text in texts])
-        limit = self.sources.components.settings.max_sequence_length
-        padded = texts[0].new_zeros(len(texts), limit, texts[0].shape[-1])
-        for row, text in zip(padded, texts, strict=True):
-            row[: len(text)] = text
-        return padded, lengths
-
     def _saving(self) -> AbstractContextManager[Any]:
         """Where activations wait for the backward pass: in main memory, when they are offloaded."""
         if not self.recipe.checkpointing_offload:
@@ -252,11 +236,6 @@ class Objective:
 
 def _rounds(held_out: Sequence[Example], processes: Processes) -> int:
     return math.ceil(len(held_out) / processes.data_count)
-
-
-def _dtype(transformer: nn.Module) -> torch.dtype:
-    """The type in which a transformer takes its input; quantised weights do not say."""
-    return next(p.dtype for name, p in transformer.named_parameters() if name.endswith("patch_embedding.weight"))
 
 
 class Finetuner:
@@ -309,7 +288,7 @@ class Finetuner:
 
     def run(self, folder: Path, watch: Watch) -> Path:
         """Train to the end, from where the state stands; the result's path. All processes call it."""
-        with Board(folder / "tensorboard") if self.processes.is_first else nullcontext() as board:
+        with self._board(folder, watch) as board:
 
             def log(record: dict[str, Any]) -> None:
                 if board is not None:
@@ -320,6 +299,14 @@ class Finetuner:
                 self.after_step(folder, step)
                 watch.on_step(step, self.schedule.steps)
 
+            def on_sample(step: int) -> None:
+                assert samples is not None
+                sheet = samples.draw(self.transformer, self.device)
+                if board is not None:
+                    save_image(sheet, folder / SAMPLES_FOLDER / f"step-{step}.png")
+                    board.show("samples", sheet, step)
+
+            samples = self._samples()
             Stage(
                 state=self.state,
                 budget=Budget(max_steps=self.schedule.steps),
@@ -330,11 +317,26 @@ class Finetuner:
                 validate_every_s=self.recipe.optimisation.validate_every_s,
                 log=log,
                 on_step=on_step,
+                on_sample=None if samples is None else on_sample,
+                sample_every_s=self.recipe.sample_every_s,
                 should_stop=watch.should_stop,
                 processes=self.processes,
                 items_a_step=self.schedule.batches_a_step * self.recipe.optimisation.batch_size,
             ).run()
         return self.finish(folder)
+
+    def _board(self, folder: Path, watch: Watch) -> AbstractContextManager[Board | None]:
+        if not self.processes.is_first:
+            return nullcontext()
+        return Board(folder / "tensorboard", watch.report_to, asdict(self.recipe))
+
+    def _samples(self) -> Samples | None:
+        """Of examples that are held out, where there are any."""
+        examples = [*self.sources.validation, *self.sources.examples][: self.recipe.samples]
+        if not examples:
+            return None
+        compute = self.recipe.optimisation.precision
+        return Samples(self.sources.encoder, examples, seed=self.recipe.seed, compute=compute)
 
     def _refuse_infinite(self, loss: Tensor, step: int, examples: Sequence[Example]) -> None:
         bad = not bool(torch.isfinite(loss.detach()))
@@ -358,8 +360,12 @@ class Finetuner:
 
 @dataclass(frozen=True)
 class Watch:
-    """Whoever watches a run: `log` gets each record, `on_step` (done, of), and `should_stop` may end it."""
+    """Whoever watches a run: `log` gets each record, `on_step` (done, of), and `should_stop` may end it.
+
+    `report_to` names a tracker of `board.TRACKERS` that gets the records too.
+    """
 
     log: Callable[[dict[str, Any]], None] = lambda record: None
     on_step: Callable[[int, int], None] = lambda done, total: None
     should_stop: Callable[[], bool] = lambda: False
+    report_to: str | None = None

@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from chronoedit.errors import CheckpointError, OutputError
@@ -93,10 +94,10 @@ class ShardedState:
         pending, self._pending = self._pending, None
         try:
             pending.result()
-        except Exception as error:  # whatever the writer's thread died of
+        except (Exception, CheckpointException) as error:  # whatever the writer's thread died of
             raise OutputError(
-                f"cannot write {self._saved}: {error}; the checkpoint before it is kept: free some space, and the same "
-                "command goes on"
+                f"cannot write {self._saved}: {_reason(error)}; the checkpoint before it is kept: free some space, and "
+                "the same command goes on"
             ) from error
         if self.processes.is_first:
             for old in finished(self._saved.parent.parent)[:-1]:
@@ -125,9 +126,10 @@ class ShardedState:
                 warnings.simplefilter("ignore")
                 dcp.load(tensors, storage_reader=reader, process_group=self._group, no_dist=self._group is None)
             self.progress = Progress(**json.loads(bytes(tensors["progress"].tolist())))
-        except Exception as error:  # the reader raises its own, and whatever damaged bytes cause
+        except (Exception, CheckpointException) as error:  # the reader raises its own, and what damaged bytes cause
             raise CheckpointError(
-                f"{found[-1]} does not continue this run ({error}); train into another folder, or delete this one"
+                f"{found[-1]} does not continue this run ({_reason(error)}); train into another folder, or delete this "
+                "one"
             ) from error
         for parameter, slot, tensor in slots.values():
             self._state_of(parameter)[slot] = tensor
@@ -166,6 +168,14 @@ class ShardedState:
                 empty = torch.zeros(info.size, dtype=dtype)
             slots[key] = (parameter, slot, empty)
         return slots
+
+
+def _reason(error: BaseException) -> str:
+    """In a line what a failure was, of the process that failed first."""
+    if isinstance(error, CheckpointException) and error.failures:
+        rank, (failure, _) = next(iter(error.failures.items()))
+        return f"process {rank}: {failure!r}"
+    return str(error)
 
 
 def _copied(tensor: Tensor) -> Tensor:
