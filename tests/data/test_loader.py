@@ -56,7 +56,9 @@ def test_batches_of_one_bucket_and_every_example_once() -> None:
         epoch_batches([], 3, seed=0, epoch=0)
 
 
-@pytest.mark.parametrize(("pairs", "clips", "share"), [(8, 2, 0.5), (2, 8, 0.25), (5, 5, 0.2), (4, 3, 1.0), (3, 0, 0.0)])
+@pytest.mark.parametrize(
+    ("pairs", "clips", "share"), [(8, 2, 0.5), (2, 8, 0.25), (5, 5, 0.2), (4, 3, 1.0), (3, 0, 0.0)]
+)
 def test_pairs_and_clips_by_ratio(pairs: int, clips: int, share: float) -> None:
     buckets = [Bucket(2, 64, 64)] * pairs + [Bucket(8, 64, 64)] * clips
     batches = epoch_batches(buckets, 1, seed=1, epoch=0, clip_share=share)

@@ -112,6 +112,22 @@ def stopped_and_resumed(checkpoint: Path, data: Path, folder: Path, processes: P
     train_full(chosen, opened(checkpoint, data), folder / "cut", processes=processes)
 
 
+def test_another_number_of_processes_goes_on(data: Path, random_checkpoint: Path, tmp_path: Path) -> None:
+    """Two processes stop; one goes on that takes both their batches. As the sums are in another order, not to a bit."""
+    run_by_two(stopped_by_two, random_checkpoint, data, tmp_path)
+    train_full(recipe(4, gradient_accumulation_steps=2), opened(random_checkpoint, data), tmp_path / "changed")
+    one, two = state_of(tmp_path / "changed"), state_of(tmp_path / "whole")
+    assert all(torch.allclose(one[name], two[name], rtol=0, atol=1e-5) for name in two)
+    with pytest.raises(OutputError, match="batches_a_step differ"):
+        train_full(recipe(4), opened(random_checkpoint, data), tmp_path / "changed")
+
+
+def stopped_by_two(checkpoint: Path, data: Path, folder: Path) -> None:
+    train_full(recipe(4), opened(checkpoint, data), folder / "whole", processes=arrange("cpu"))
+    with pytest.raises(KeyboardInterrupt):
+        train_full(recipe(4), opened(checkpoint, data), folder / "changed", stopping_at(2), arrange("cpu"))
+
+
 def stopped_and_resumed_by_two(checkpoint: Path, data: Path, folder: Path) -> None:
     stopped_and_resumed(checkpoint, data, folder / "fsdp", arrange("cpu"), "fsdp")
     stopped_and_resumed(checkpoint, data, folder / "context", arrange("cpu", 2), "plain")

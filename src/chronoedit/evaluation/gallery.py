@@ -30,7 +30,7 @@ def choose_items(records: Sequence[Record], *, success: bool, row: str = "model"
 
 def item_row(record: Record, folder: Path, *, row: str = "model", size_px: int = WORLD_SIZE) -> list[Image.Image]:
     """Input, edit and truth of one item. Raises ImageError when the edited picture is missing."""
-    item = sample_item(record["seed"], size=size_px)
+    item = sample_item(record["seed"], family=record["family"], size=size_px)
     edited = load_image(image_path(folder, record["seed"], row))
     return [Image.fromarray(item.input), edited, Image.fromarray(item.target)]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from chronoedit.world.render import ARM_DARK, ARM_LIGHT, ROPE, id_mask, render
-from chronoedit.world.state import ARM_ID, COLOURS, WORLD_SIZE, Arm, Body, State
+from chronoedit.world.state import ARM_ID, COLOURS, KINDS, WORLD_SIZE, Arm, Body, State
 
 from .colour import colour_lab, delta_e, srgb_to_lab
 from .morphology import best_shift, centroid, components, dilate, erode, opened
@@ -109,6 +109,7 @@ def _find_bodies(
     kept = [opened(labels == index, _unit(size)) for index in range(len(COLOURS))]
     # drawn ids reach half a pixel past the outline on some sides
     visible = {body.id: (ids == body.id) & covers(body, size) for body in truth.bodies}
+    kinds = tuple(dict.fromkeys([*KINDS, *(body.kind for body in truth.bodies)]))
     sightings, surplus = {}, 0
     for index, colour in enumerate(COLOURS):
         body = next((b for b in truth.bodies if b.colour == colour and visible[b.id].any()), None)
@@ -117,7 +118,7 @@ def _find_bodies(
             near = dilate(pieces.pop(0), 2 * _unit(size)) & ~arm & ~np.any(kept[:index] + kept[index + 1 :], axis=0)
             mask = near & _covered(lab, backdrop, colour_lab(body.albedo))
             if mask.any():
-                sightings[body.id] = _sight(mask, body, visible[body.id], lab, dilate(arm, _unit(size)))
+                sightings[body.id] = _sight(mask, body, visible[body.id], lab, dilate(arm, _unit(size)), kinds)
         surplus += len(pieces)
     return sightings, surplus
 
@@ -144,7 +145,9 @@ def _covered(lab: np.ndarray, backdrop: np.ndarray, albedo: np.ndarray) -> np.nd
     return ((lab - backdrop) * step).sum(axis=-1) > 0.5 * (step * step).sum(axis=-1)
 
 
-def _sight(mask: np.ndarray, body: Body, true_mask: np.ndarray, lab: np.ndarray, hidden: np.ndarray) -> Sighting:
+def _sight(
+    mask: np.ndarray, body: Body, true_mask: np.ndarray, lab: np.ndarray, hidden: np.ndarray, kinds: tuple[str, ...]
+) -> Sighting:
     scale = mask.shape[0] / WORLD_SIZE
     (x, y), (true_x, true_y) = centroid(mask), centroid(true_mask)
     seen = replace(body, x=body.x + (x - true_x) / scale, y=body.y + (y - true_y) / scale)
@@ -159,7 +162,7 @@ def _sight(mask: np.ndarray, body: Body, true_mask: np.ndarray, lab: np.ndarray,
         angle_error=angle_error(shape, seen),
         area_ratio=area_ratio,
         delta_e=float(delta_e(colour, colour_lab(body.albedo))),
-        kind=best_kind(shape, seen),
+        kind=best_kind(shape, seen, kinds),
     )
 
 

@@ -15,16 +15,22 @@ KIND_GAIN = 0.06  # overlap (IoU) by which another kind must fit better than the
 KIND_FIT = 0.72  # overlap below which a mask has no kind at all: true shapes through an autoencoder reach 0.76 and more
 ANGLE_GAIN = 0.06  # the same for another angle
 # a cube turned by 90° is itself, and a cone turned by 120° nearly so
-LARGEST_TURN_DEG = {"ball": 0, "cube": 40, "cone": 50, "cup": 180}
+LARGEST_TURN_DEG = {"ball": 0, "cube": 40, "cone": 50, "cup": 180, "star": 30}
 
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """A kind's outline at size 1 about its centroid, as half planes: inside is `points @ normals <= offsets`."""
+    """A kind's outline at size 1 about its centroid, as convex pieces of half planes.
 
-    normals: np.ndarray  # 2 edges
-    offsets: np.ndarray  # edges
+    A point is inside a piece of normals (2 edges) and offsets (edges) where `point @ normals <= offsets`.
+    """
+
+    pieces: tuple[tuple[np.ndarray, np.ndarray], ...]
     area: float
+
+    def inside(self, points: np.ndarray) -> np.ndarray:
+        """Which of the points, ... 2, lie within."""
+        return np.any([(points @ normals <= offsets).all(axis=-1) for normals, offsets in self.pieces], axis=0)
 
 
 @cache
@@ -32,10 +38,19 @@ def outline(kind: str) -> Outline:
     """The outline of a kind of body."""
     body = Body(id=0, kind=kind, colour="", albedo=(0, 0, 0), x=0.0, y=0.0, size=1.0)
     centre, area = _centre_and_area(body)
-    points = np.asarray(body.outline()) - centre
-    edges = np.roll(points, -1, axis=0) - points
+    corners = np.asarray(body.outline()) - centre
+    if kind != "star":
+        return Outline((_half_planes(corners),), area)
+    points = range(0, len(corners), 2)
+    kites = [np.stack([np.zeros(2), corners[k - 1], corners[k], corners[k + 1]]) for k in points]
+    return Outline(tuple(_half_planes(kite) for kite in kites), area)
+
+
+def _half_planes(corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The half planes between which a convex polygon lies."""
+    edges = np.roll(corners, -1, axis=0) - corners
     normals = np.stack([edges[:, 1], -edges[:, 0]])
-    return Outline(normals, (points * normals.T).sum(axis=1), area)
+    return normals, (corners * normals.T).sum(axis=1)
 
 
 def covers(body: Body, size: int) -> np.ndarray:
@@ -46,7 +61,7 @@ def covers(body: Body, size: int) -> np.ndarray:
     x, y = (xs + 0.5) / scale - centre[0], (ys + 0.5) / scale - centre[1]
     cos, sin = math.cos(body.angle), math.sin(body.angle)
     local = np.stack([cos * x + sin * y, cos * y - sin * x], axis=-1) / body.size
-    return (local @ shape.normals <= shape.offsets).all(axis=-1)
+    return shape.inside(local)
 
 
 def _centre_and_area(body: Body) -> tuple[np.ndarray, float]:
@@ -71,7 +86,7 @@ class SeenShape:
         cos, sin = np.cos(angles)[:, None], np.sin(angles)[:, None]
         x, y = self.points.T / math.sqrt(self.area_px / shape.area)
         local = np.stack([cos * x + sin * y, cos * y - sin * x], axis=-1)  # angles n 2
-        inside = (local @ shape.normals <= shape.offsets).all(axis=-1)  # angles n
+        inside = shape.inside(local)  # angles n
         return (inside & self.mask).sum(axis=1) / np.maximum((inside | self.mask).sum(axis=1), 1)
 
 
@@ -89,10 +104,10 @@ def seen_shape(mask: np.ndarray, seen: Body, hidden: np.ndarray, area_ratio: flo
     return SeenShape(np.stack([x[near], y[near]], axis=-1), mask[near], area_px)
 
 
-def best_kind(shape: SeenShape, body: Body) -> str | None:
+def best_kind(shape: SeenShape, body: Body, kinds: Sequence[str] = KINDS) -> str | None:
     """The kind whose outline fits best, the body's own where it is close to a draw; None when none fits."""
-    fits = {kind: float(shape.fits(kind, [body.angle])[0]) for kind in KINDS}
-    best = max(KINDS, key=lambda kind: fits[kind] + KIND_GAIN * (kind == body.kind))
+    fits = {kind: float(shape.fits(kind, [body.angle])[0]) for kind in kinds}
+    best = max(kinds, key=lambda kind: fits[kind] + KIND_GAIN * (kind == body.kind))
     return best if fits[best] >= KIND_FIT else None
 
 

@@ -19,7 +19,7 @@ from chronoedit.errors import OutputError
 from chronoedit.ledger import Ledger
 from chronoedit.media import atomic_path, save_image
 from chronoedit.request import EditorFactory, EditRequest, EditResult, ImageEditor
-from chronoedit.world import FIRST_EVALUATION_SEED, WORLD_SIZE, Item, sample_item
+from chronoedit.world import FIRST_EVALUATION_SEED, SCENES, WORLD_SIZE, Item, sample_item
 
 from .physics import score
 from .spoil import SPOILINGS, spoiled
@@ -47,6 +47,7 @@ class BatchEditor(Protocol):
 class WorldRun:
     """What is measured: `items` items from `first_seed` on, each edited with its own seed as the noise's.
 
+    With a `family` all are of that one; else each seed draws its own, of those that the embedded model was trained on.
     `reasoning` is "off", "on" or "both"; with "both" the row "model" reasons and "no_reasoning" does not.
     `trajectory` scores the reasoning frames too. Steps and guidance of None are the model's own. `model` identifies
     the editor (name, hash), so that one folder never mixes two. Raises ValueError for what cannot be run.
@@ -55,6 +56,7 @@ class WorldRun:
     items: int = 200
     first_seed: int = FIRST_EVALUATION_SEED
     size_px: int = WORLD_SIZE
+    family: str | None = None
     reasoning: str = "off"
     trajectory: bool = False
     num_inference_steps: int | None = None
@@ -70,6 +72,8 @@ class WorldRun:
             raise ValueError(
                 f"first seed {self.first_seed} is one that training may use; start at {FIRST_EVALUATION_SEED} or above"
             )
+        if self.family is not None and self.family not in SCENES:
+            raise ValueError(f"family {self.family!r} is unknown; choose from {', '.join(SCENES)}")
         if self.reasoning not in REASONING_ROWS:
             raise ValueError(f"reasoning {self.reasoning!r} is unknown; choose from {', '.join(REASONING_ROWS)}")
         if self.reasoning == "off" and (self.trajectory or self.num_reasoning_steps is not None):
@@ -113,7 +117,7 @@ def run_world(factory: EditorFactory, run: WorldRun, folder: Path, report: Repor
     editor = factory() if left else None
     for at in range(0, len(left), run.batch_size):
         assert editor is not None
-        items = [sample_item(seed, size=run.size_px) for seed in left[at : at + run.batch_size]]
+        items = [sample_item(seed, family=run.family, size=run.size_px) for seed in left[at : at + run.batch_size]]
         for item, record in zip(items, _do_batch(editor, run, items, folder), strict=True):
             ledger.append(str(item.seed), record)
         if report is not None:

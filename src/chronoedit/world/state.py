@@ -16,7 +16,8 @@ FIRST_BODY_ID = 2
 FINGER_LENGTH = 20.0
 FINGER_WIDTH = 3.0
 
-KINDS = ("ball", "cube", "cone", "cup")
+KINDS = ("ball", "cube", "cone", "cup")  # what scenes are made of; "star" comes of an edit alone
+STAR_RADII = (1.25, 0.625)  # of its points and of the corners between them, in half extents
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (208, 44, 44),
     "orange": (240, 138, 28),
@@ -47,16 +48,23 @@ class Body:
         return f"{self.colour} {self.kind}"
 
     def outline(self) -> list[tuple[float, float]]:
-        """Corners in world px, clockwise; a ball is a 32-gon."""
+        """Corners in world px, clockwise; a ball is a 32-gon, a star has five points and stands on two of them."""
         r = self.size
         local = {
             "ball": [(r * math.cos(k * math.pi / 16), r * math.sin(k * math.pi / 16)) for k in range(32)],
             "cube": [(-r, -r), (r, -r), (r, r), (-r, r)],
             "cone": [(0.0, -r), (r, r), (-r, r)],
             "cup": [(-r, -r), (r, -r), (0.7 * r, r), (-0.7 * r, r)],
+            "star": _star(r),
         }[self.kind]
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return [(self.x + cos * px - sin * py, self.y + sin * px + cos * py) for px, py in local]
+
+
+def _star(r: float) -> list[tuple[float, float]]:
+    down = r * (1 - STAR_RADII[0] * math.cos(math.pi / 5))
+    radii = [r * STAR_RADII[k % 2] for k in range(10)]
+    return [(v * math.sin(k * math.pi / 5), down - v * math.cos(k * math.pi / 5)) for k, v in enumerate(radii)]
 
 
 def grip_width(body: Body) -> float:

@@ -39,6 +39,9 @@ class EvalWorld:
     ] = DEFAULT_MODEL
     items: Annotated[int, option("how many scenes", shown="N")] = 200
     first_seed: Annotated[int, option("the first scene's seed, 100000 or above", shown="N")] = 100_000
+    family: Annotated[str | None, option("scenes of one family (default: each seed draws its own)", shown="NAME")] = (
+        None
+    )
     reasoning: Annotated[bool, option("edit with temporal reasoning, or without")] = False
     both: Annotated[Switch, option("with and without, and their paired difference")] = False
     trajectory: Annotated[Switch, option("score the reasoning frames too (slower)")] = False
@@ -86,6 +89,7 @@ class EvalWorld:
         return WorldRun(
             items=self.items,
             first_seed=self.first_seed,
+            family=self.family,
             reasoning="both" if self.both else "on" if self.reasoning else "off",
             trajectory=self.trajectory,
             num_inference_steps=self.num_inference_steps,

@@ -28,9 +28,10 @@ class Sample:
     """
 
     output: Annotated[Path, option("the folder to write", shown="DIR", short="o")]
-    family: Annotated[str | None, option("table, falling or any (default: each seed draws its own)", shown="NAME")] = (
-        None
-    )
+    family: Annotated[
+        str | None,
+        option("table, falling, any or star (default: each seed draws one of the first three)", shown="NAME"),
+    ] = None
     edit: Annotated[str | None, option("one edit of that family, such as push", shown="NAME")] = None
     seed: Annotated[int, option("the first seed; from 100000 up they are kept for evaluation", shown="N")] = 0
     count: Annotated[int | None, option("how many seeds (default: 1 with a family, else 12)", shown="N")] = None
@@ -76,9 +77,10 @@ class ExportWorld:
     count: Annotated[int, option("how many items", shown="N")]
     first_seed: Annotated[int, option("the first seed; all must be below 100000", shown="N")] = 0
     clip_share: Annotated[float, option("share of clips, 0 to 1; the rest are pairs", shown="X")] = 0.5
-    family: Annotated[str | None, option("table, falling or any (default: each seed draws its own)", shown="NAME")] = (
-        None
-    )
+    family: Annotated[
+        str | None,
+        option("table, falling, any or star (default: each seed draws one of the first three)", shown="NAME"),
+    ] = None
     size: Annotated[int, option("side of the pictures", shown="PX")] = 128
 
     def run(self) -> None:

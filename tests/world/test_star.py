@@ -1,0 +1,88 @@
+"""The edit that no seed draws by itself: bodies become stars; some of them are held out from training."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chronoedit.evaluation.outline import covers
+from chronoedit.evaluation.physics import score
+from chronoedit.evaluation.spoil import SPOILINGS, spoiled
+from chronoedit.world import FIRST_EVALUATION_SEED, Item, sample_item
+from chronoedit.world.checks import supported
+from chronoedit.world.render import render
+from chronoedit.world.scenes.star import held_out
+from chronoedit.world.state import KINDS, Body
+
+
+@pytest.fixture(scope="module")
+def items(property_seeds: range) -> list[Item]:
+    return [sample_item(FIRST_EVALUATION_SEED + seed, family="star") for seed in property_seeds]
+
+
+def test_no_seed_draws_it(property_seeds: range) -> None:
+    assert all(sample_item(seed).family != "star" for seed in property_seeds) and "star" not in KINDS
+
+
+def test_the_subject_becomes_a_star_of_its_colour_where_it_stood(items: list[Item]) -> None:
+    for item in items:
+        before, after = item.start.body(item.subject or 0), item.end.body(item.subject or 0)
+        assert before is not None and after is not None and before.kind in KINDS and after.kind == "star"
+        assert (before.albedo, before.x, before.y, before.size) == (after.albedo, after.x, after.y, after.size)
+        assert supported(item.end, after) <= 0.05
+        for t in (0.2, 0.5, 0.8):
+            small = item.scene.state(t).body(after.id)
+            assert (
+                small is not None
+                and small.size < after.size
+                and small.y + small.size == pytest.approx(after.y + after.size)
+            )
+        assert list(item.start.others(after.id)) == list(item.end.others(after.id))
+
+
+def test_truth_passes_and_copies_and_spoiled_targets_fail(items: list[Item]) -> None:
+    assert sum(score(item, item.target).success for item in items) >= 0.98 * len(items)
+    assert not any(score(item, item.input).success for item in items)
+    for how in SPOILINGS:
+        pictures = [(item, picture) for item in items if (picture := spoiled(item, how)) is not None]
+        assert sum(score(item, picture).success for item, picture in pictures) <= 0.02 * len(pictures), how
+
+
+def test_no_other_kind_passes_for_a_star(items: list[Item]) -> None:
+    for item in items:
+        star = item.end.body(item.subject or 0)
+        assert star is not None
+        for kind in KINDS:
+            other = Body(**{**star.__dict__, "kind": kind})
+            assert not score(item, render(item.end.with_body(other), item.size)).checks["kind"]
+
+
+def test_its_outline_is_what_is_drawn() -> None:
+    star = Body(id=2, kind="star", colour="red", albedo=(208, 44, 44), x=60.0, y=70.0, size=20.0, angle=0.3)
+    item = sample_item(0, family="any", edit="nothing")
+    empty, drawn = item.start.__class__(backdrop=item.start.backdrop, bodies=()), item.start.with_body(star)
+    alone = render(empty.with_body(star), 128)
+    changed = np.abs(alone.astype(int) - render(empty, 128)).max(axis=-1) > 40
+    assert np.count_nonzero(changed ^ covers(star, 128)) < 0.1 * np.count_nonzero(changed)
+    assert drawn.body(2) == star
+
+
+def test_what_is_held_out(items: list[Item]) -> None:
+    found = {name for item in items for name in held_out(item.scene)}
+    assert found == {"kind", "colour", "backdrop"} and any(held_out(item.scene) == () for item in items)
+    with pytest.raises(ValueError, match="a table scene has nothing held out"):
+        held_out(sample_item(0, family="table").scene)
+
+
+def test_the_training_set_has_nothing_held_out() -> None:
+    path = Path(__file__).parents[2] / "examples" / "star" / "make_set.py"
+    spec = importlib.util.spec_from_file_location("make_set", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    chosen = list(module.star_items(64))
+    assert len(chosen) == 64 and all(held_out(item.scene) == () for item in chosen)
+    assert max(item.seed for item in chosen) < FIRST_EVALUATION_SEED
