@@ -19,6 +19,7 @@ from chronoedit.errors import CheckpointError, OutputError
 from chronoedit.media import atomic_path
 from chronoedit.model import keys
 from chronoedit.model.checkpoint import locate
+from chronoedit.model.dcp import is_dcp, open_dcp
 from chronoedit.model.headers import read_json, shown
 from chronoedit.model.parts import Transformer, open_transformer
 from chronoedit.model.random_checkpoint import INDEX_STYLES, write_json
@@ -64,18 +65,26 @@ def convert(
     conversion: Conversion,
     *,
     base: str | Path | None = None,
+    ema: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write a checkpoint (name, folder, hub id, or single file with its `base` folder) in another layout.
+    """Write a checkpoint (name, folder, hub id, or transformer alone with its `base` folder) in another layout.
 
+    A transformer alone is a single file, or a folder of torch.distributed.checkpoint; `ema` takes the average of the
+    weights that is in such a folder.
     `base` gives the other components for the published layout, and a config to check a single file against.
     `progress` is told (tensors done, of). Whatever is at `output` stays until the new one is whole, and a folder that
     is not empty is never replaced. Raises CheckpointError for the input, OutputError for the output.
     """
     output = Path(output)
     path = Path(source)
-    if path.is_file():
-        tensors = open_source(path, pickles=True)
+    tensors: TensorSource
+    if ema and not is_dcp(path):
+        raise ValueError(
+            f"{source} is no folder of torch.distributed.checkpoint, which alone may hold an average (ema)"
+        )
+    if path.is_file() or is_dcp(path):
+        tensors = open_dcp(path, ema=ema) if path.is_dir() else open_source(path, pickles=True)
         folder = None if base is None else locate(base).folder
     else:
         folder = locate(source, base).folder

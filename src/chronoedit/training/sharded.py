@@ -23,13 +23,13 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from chronoedit.errors import CheckpointError, OutputError
+from chronoedit.model.dcp import METADATA, SafeReader
 from chronoedit.runtime.processes import Processes
 from chronoedit.training.average import PowerAverage
 from chronoedit.training.optim import Optimizers
 from chronoedit.training.state import Progress
 
 FOLDER = "checkpoints"
-METADATA = ".metadata"
 
 
 def finished(folder: Path) -> list[Path]:
@@ -114,7 +114,7 @@ class ShardedState:
         found = finished(folder)
         if not found:
             return False
-        reader = dcp.FileSystemReader(found[-1])
+        reader = SafeReader(found[-1])
         try:
             metadata = reader.read_metadata().state_dict_metadata
             slots = self._empty_slots(metadata)

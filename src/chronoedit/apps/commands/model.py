@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from chronoedit.errors import ChronoEditError
+from chronoedit.errors import CheckpointError, ChronoEditError
 from chronoedit.model import keys
 from chronoedit.model.headers import (
     TensorInfo,
@@ -38,7 +39,8 @@ class Convert:
     """Write a checkpoint in another layout, every weight bit kept unless another type is asked for."""
 
     source: tyro.conf.Positional[str]
-    """A name (tiny), a folder, a hub id, or a single transformer file (.safetensors, .gguf, .pth)."""
+    """A name (tiny), a folder, a hub id, a single transformer file (.safetensors, .gguf, .pth), or a checkpoint of
+    distributed training (.metadata and .distcp files)."""
 
     output: tyro.conf.Positional[Path]
     """A folder for the published layout, or a .safetensors file for original Wan names."""
@@ -47,7 +49,10 @@ class Convert:
     """The layout to write; auto tells it by the output's name."""
 
     base: str | None = None
-    """For a single file: the checkpoint that the other components and the config come from."""
+    """For a transformer alone: the checkpoint that the other components and the config come from."""
+
+    ema: bool = False
+    """Of a checkpoint of distributed training: the average of the weights instead of the weights."""
 
     dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"
     """The type of the transformer's weights; keep leaves each as it is (GGUF and scaled fp8 are decoded)."""
@@ -84,6 +89,7 @@ class Convert:
                 self.output,
                 conversion,
                 base=self.base,
+                ema=self.ema,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
         print(f"wrote {self.output} ({conversion.layout} layout)")
@@ -99,9 +105,13 @@ class Info:
 
     def run(self) -> int:
         """Print the description; 0, or an error when nothing is known of the file."""
+        from chronoedit.model.dcp import is_dcp
+
         console = Console(soft_wrap=True, highlight=False)
         path = Path(self.path)
-        if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
+        if is_dcp(path):
+            _describe_dcp(path, console)
+        elif path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
             _describe_picture(path, console)
         elif path.is_file():
             _describe_file(path, console)
@@ -147,6 +157,19 @@ def _describe_file(path: Path, console: Console) -> None:
     console.print(f"{path}: a transformer alone, {names}{prefix}", markup=False)
     _print_tensors(console, {"transformer": tensors})
     _print_table(console, "identity", [("model hash", fingerprint({"transformer": path}))])
+
+
+def _describe_dcp(path: Path, console: Console) -> None:
+    from chronoedit.model.dcp import open_dcp
+
+    console.print(f"{path}: a checkpoint of distributed training (torch.distributed.checkpoint)", markup=False)
+    found = {}
+    for name, ema in (("transformer", False), ("its average (ema)", True)):
+        with suppress(CheckpointError):
+            found[name] = open_dcp(path, ema=ema).tensors
+    if not found:
+        open_dcp(path)  # which says what is there instead
+    _print_tensors(console, found)
 
 
 def _describe_lora(path: Path, console: Console) -> None:
