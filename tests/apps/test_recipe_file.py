@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import tyro
 
+from chronoedit.apps.full_training import TrainFull
+from chronoedit.apps.lora_training import TrainLora
 from chronoedit.apps.main import main
 from chronoedit.apps.recipe_file import with_recipe
 
@@ -43,3 +46,12 @@ def test_mistakes_are_named(recipe: Path, text: str, message: str, capsys: pytes
     assert main(["train", "lora", *words]) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
     assert main(["train", "lora", "--config", "none.toml"]) == 2
+
+
+@pytest.mark.parametrize(("name", "kind"), [("lora", TrainLora), ("full", TrainFull)])
+def test_the_recipes_of_this_project_are_flags(name: str, kind: type[TrainLora | TrainFull]) -> None:
+    path = Path(__file__).parents[2] / "recipes" / "finetune" / f"{name}.toml"
+    words = with_recipe(["--config", str(path), "--dataset-metadata-path", "set", "--output-path", "out"])
+    command = tyro.cli(kind, args=words, config=(tyro.conf.OmitArgPrefixes,))
+    assert command.training.config == path and command.sizes.num_frames == 29
+    assert command.model.model_path == "nvidia/ChronoEdit-14B-Diffusers"
