@@ -19,7 +19,7 @@ from chronoedit.errors import CheckpointError, OutputError
 from chronoedit.media import atomic_path
 from chronoedit.model import keys
 from chronoedit.model.checkpoint import locate
-from chronoedit.model.dcp import is_dcp, open_dcp
+from chronoedit.model.dcp import find_dcp, open_dcp
 from chronoedit.model.headers import read_json, shown
 from chronoedit.model.parts import Transformer, open_transformer
 from chronoedit.model.random_checkpoint import INDEX_STYLES, write_json
@@ -70,29 +70,18 @@ def convert(
 ) -> Path:
     """Write a checkpoint (name, folder, hub id, or transformer alone with its `base` folder) in another layout.
 
-    A transformer alone is a single file, or a folder of torch.distributed.checkpoint; `ema` takes the average of the
-    weights that is in such a folder.
-    `base` gives the other components for the published layout, and a config to check a single file against.
+    A transformer alone is a single file, or a folder of torch.distributed.checkpoint, of which `ema` takes the average
+    of the weights. `base` gives it the other components for the published layout, and a config to be checked against.
     `progress` is told (tensors done, of). Whatever is at `output` stays until the new one is whole, and a folder that
-    is not empty is never replaced. Raises CheckpointError for the input, OutputError for the output.
+    is not empty is never replaced. Raises CheckpointError for the input, OutputError for the output,
+    ValueError for arguments that do not go together.
     """
     output = Path(output)
-    path = Path(source)
-    tensors: TensorSource
-    if ema and not is_dcp(path):
-        raise ValueError(
-            f"{source} is no folder of torch.distributed.checkpoint, which alone may hold an average (ema)"
-        )
-    if path.is_file() or is_dcp(path):
-        tensors = open_dcp(path, ema=ema) if path.is_dir() else open_source(path, pickles=True)
-        folder = None if base is None else locate(base).folder
-    else:
-        folder = locate(source, base).folder
-        tensors = open_transformer(folder / "transformer").source
+    tensors, folder = _opened(source, base, ema)
     if folder is not None:
         config = folder / "transformer" / "config.json"
         Transformer(keys.check_config(read_json(config), config), tensors, str(source))
-    _refuse_same(path, output)
+    _refuse_same(Path(source), output)
     report = progress or (lambda done, total: None)
     if conversion.layout == "original":
         _write_original(tensors, output, conversion, report)
@@ -104,6 +93,21 @@ def convert(
     else:
         _write_published(folder, tensors, output, conversion, report)
     return output
+
+
+def _opened(source: str | Path, base: str | Path | None, ema: bool) -> tuple[TensorSource, Path | None]:
+    """The transformer's tensors, and the folder that has the config and the other components if there is one."""
+    path = Path(source)
+    training = find_dcp(path)
+    if ema and training is None:
+        raise ValueError(
+            f"{source} is no folder of torch.distributed.checkpoint, which alone may hold an average (ema)"
+        )
+    if training is None and not path.is_file():
+        folder = locate(source, base).folder
+        return open_transformer(folder / "transformer").source, folder
+    tensors = open_source(path, pickles=True) if training is None else open_dcp(training, ema=ema)
+    return tensors, None if base is None else locate(base).folder
 
 
 def _refuse_same(source: Path, output: Path) -> None:

@@ -1,7 +1,9 @@
-"""Checkpoints of torch.distributed.checkpoint (DCP): a folder with `.metadata`, and files with all processes' parts.
+"""Training checkpoints of torch.distributed.checkpoint (DCP): a folder with `.metadata` and each process's tensors.
 
-The metadata is a pickle. It is read by an unpickler that knows the few classes it is made of and no others, so that a
-foreign checkpoint cannot run anything; the tensors in the parts are read as plain data (`weights_only`).
+`.metadata` is a pickle, and a pickle may name any function of the machine to be called. So it is read into plain
+records: of what it names, only what such metadata consists of is known, and even that is not the thing itself. What
+was found is checked, and made into torch's own classes only then. The tensors are read one at a time, each put
+together from its chunks.
 """
 
 from __future__ import annotations
@@ -9,8 +11,8 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import re
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,181 +20,376 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint import FileSystemReader
-from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+    StorageMeta,
+    TensorProperties,
+    TensorStorageMetadata,
+)
 
 from chronoedit.errors import CheckpointError
 from chronoedit.model import keys
 from chronoedit.model.headers import TensorInfo, shown
 from chronoedit.model.singlefile import SAFETENSORS_DTYPES
+from chronoedit.model.tensors import TensorSource
 
 METADATA = ".metadata"
-NESTED_FOLDER = "model"
-GROUPS = {False: ("model", "net", "module"), True: ("ema", "net_ema", "model_ema")}
-"""First parts of the names of a model's weights and of their average: ours, and those of the published trainer."""
-WRAPPERS = re.compile(r"\b(_checkpoint_wrapped_module|_orig_mod|_fsdp_wrapped_module)\.")
-IGNORED_SUFFIXES = ("._extra_state",)
-OUTPUT_LAYERS = ("head.head.weight", "proj_out.weight")
-
-ALLOWED = {
-    "torch.distributed.checkpoint.metadata": {
-        "Metadata", "MetadataIndex", "StorageMeta", "TensorStorageMetadata", "BytesStorageMetadata",
-        "ChunkStorageMetadata", "TensorProperties", "_MEM_FORMAT_ENCODING",
-    },
-    "torch.distributed.checkpoint.filesystem": {"_StorageInfo", "_StoragePrefix", "SerializationFormat"},
-    "torch": {"Size", "strided", *(str(dtype).removeprefix("torch.") for dtype in SAFETENSORS_DTYPES), "uint8", "int8",
-              "int16", "int32", "int64", "bool"},
-    "torch.serialization": {"_get_layout"},
-    "pathlib": {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path"},
-    "collections": {"OrderedDict"},
-    "builtins": {"set", "frozenset", "tuple", "list", "dict", "slice", "complex"},
-}  # fmt: skip
-"""What metadata is made of, by module."""
+DATA_SUFFIX = ".distcp"
+MODEL_FOLDER = "model"
+PATCH_NAME = "patch_embedding.weight"
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if name not in ALLOWED.get(module, ()):
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is no part of such metadata")
-        if module == "pathlib":
-            return Path if name.startswith(("Posix", "Windows")) else super().find_class(module, name)
-        return super().find_class(module, name)
+def find_dcp(path: Path) -> Path | None:
+    """The DCP folder that `path` is, or that lies in it under the name `model`, as published training has it.
 
-
-def read_metadata(folder: Path) -> Metadata:
-    """The metadata of a DCP folder. Raises CheckpointError for a damaged one, or one that asks for other classes."""
-    path = folder / METADATA
-    try:
-        metadata = _Unpickler(io.BytesIO(path.read_bytes())).load()
-        if not isinstance(metadata, Metadata) or not isinstance(metadata.state_dict_metadata, Mapping):
-            raise pickle.UnpicklingError(f"it holds a {type(metadata).__name__}")
-    except (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
-        raise CheckpointError(f"{path} is no metadata of a checkpoint ({error}); nothing of it was run") from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
-    if getattr(metadata, "storage_meta", None) is None:
-        metadata.storage_meta = StorageMeta()
-    return metadata
-
-
-class SafeReader(FileSystemReader):
-    """torch's reader of a DCP folder, with the restricted unpickler."""
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        return read_metadata(Path(self.path))
-
-
-def is_dcp(path: Path) -> bool:
-    """Whether a folder is a DCP checkpoint, or holds one as its `model`."""
-    return any((folder / METADATA).is_file() for folder in (path, path / NESTED_FOLDER))
-
-
-def open_dcp(path: Path, *, ema: bool = False) -> DcpSource:
-    """The transformer's tensors of a DCP folder under our names; with `ema` those of the average of its weights.
-
-    Optimisers and all else are left out. Raises CheckpointError where there is no such transformer, and for names
-    that are none of its.
+    None for anything else. Raises CheckpointError for a folder that has the data files and no `.metadata`.
     """
-    folder = path if (path / METADATA).is_file() else path / NESTED_FOLDER
-    metadata = read_metadata(folder)
-    entries = {n: e for n, e in metadata.state_dict_metadata.items() if isinstance(e, TensorStorageMetadata)}
-    group = _group(entries, folder, ema)
-    bare = {name: _bare(name, group) for name in entries if name.startswith(group)}
-    bare = {name: short for name, short in bare.items() if not short.endswith(IGNORED_SUFFIXES)}
-    ours = keys.names_to_ours(bare.values(), folder)
-    storage = metadata.storage_data or {}
-    tensors, chunks = {}, {}
-    for name, short in bare.items():
-        entry = entries[name]
-        dtype, shape = entry.properties.dtype, tuple(entry.size)
-        if dtype not in SAFETENSORS_DTYPES:
-            raise CheckpointError(f"{folder}: {name} is of {dtype}, which is no type of weights")
-        size_bytes = math.prod(shape) * dtype.itemsize
-        tensors[ours[short]] = TensorInfo(folder / METADATA, name, SAFETENSORS_DTYPES[dtype], shape, size_bytes)
-        chunks[ours[short]] = _chunks(name, entry, storage, folder)
-    return DcpSource(folder, tensors, chunks)
+    for folder in (path, path / MODEL_FOLDER):
+        if (folder / METADATA).is_file():
+            return folder
+        if folder.is_dir() and any(folder.glob(f"*{DATA_SUFFIX}")):
+            raise CheckpointError(
+                f"{folder} has {DATA_SUFFIX} files and no {METADATA}, which is written last: its save was cut off, or "
+                f"a copy left out the files that begin with a dot; take another checkpoint, or copy it again"
+            )
+    return None
 
 
-def _group(entries: Mapping[str, Any], folder: Path, ema: bool) -> str:
-    """The beginning of the names of the weights that are asked for, "" for names without one."""
-    found = {group: any(_bare(name, group) in OUTPUT_LAYERS for name in entries if name.startswith(group))
-             for group in ("", *(f"{each}." for average in (False, True) for each in GROUPS[average]))}  # fmt: skip
-    wanted = [f"{each}." for each in GROUPS[ema]] + ([] if ema else [""])
-    group = next((each for each in wanted if found[each]), None)
-    if group is None:
-        there = ", ".join(each or "(no prefix)" for each, present in found.items() if present)
-        what = "average (ema) of a transformer" if ema else "transformer"
-        raise CheckpointError(
-            f"{folder} holds no {what}: neither {' nor '.join(OUTPUT_LAYERS)} stands under "
-            f"{', '.join(each or 'no prefix' for each in wanted)}; there is {there or 'none at all'}, and its names "
-            f"begin {shown(sorted(entries))}"
-        )
-    return group
+def open_dcp(folder: Path, *, ema: bool = False) -> TensorSource:
+    """The transformer's weights in a DCP folder under our names, or their average with `ema`; no tensor is read yet.
 
-
-def _bare(name: str, group: str) -> str:
-    """A name without its group and wrappers; averages of the published trainer may have dashes for dots."""
-    return WRAPPERS.sub("", name.removeprefix(group)).replace("-", ".")
+    Raises CheckpointError when the metadata is damaged or hostile, when it has no such weights, when a file is missing
+    or truncated, or when the chunks of a tensor do not make it whole.
+    """
+    items = read_items(folder)
+    renamed = keys.training_names(items, average=ema, where=folder)
+    chosen = {ours: items[name] for name, ours in renamed.items()}
+    foreign = [item.key for item in chosen.values() if item.dtype not in SAFETENSORS_DTYPES]
+    if foreign:
+        raise CheckpointError(f"{folder}: {len(foreign)} weights are of no floating-point type ({shown(foreign)})")
+    for item in chosen.values():
+        _check_whole(folder, item)
+    _check_files(folder, chosen.values())
+    return DcpSource(folder, {name: _info(folder, name, item) for name, item in chosen.items()}, chosen)
 
 
 @dataclass(frozen=True)
-class _Chunk:
-    """A part of a tensor: where it begins in it, its shape, and the bytes of a file that hold it."""
+class Chunk:
+    """A part of a tensor: where it belongs, its shape, and the bytes of a file that have it."""
 
     offsets: tuple[int, ...]
-    shape: tuple[int, ...]
+    sizes: tuple[int, ...]
     file: str
-    start: int
-    length: int
+    start_byte: int
+    size_bytes: int
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The first index past it on each axis."""
+        return tuple(offset + size for offset, size in zip(self.offsets, self.sizes, strict=True))
+
+    @property
+    def place(self) -> tuple[slice, ...]:
+        """Its part of the whole tensor."""
+        return tuple(slice(offset, end) for offset, end in zip(self.offsets, self.ends, strict=True))
 
 
-def _chunks(name: str, entry: TensorStorageMetadata, storage: Mapping[Any, Any], folder: Path) -> list[_Chunk]:
-    chunks = []
-    for chunk in entry.chunks:
-        info = storage.get(MetadataIndex(name, chunk.offsets))
-        if info is None:
-            raise CheckpointError(f"{folder}: the metadata does not say where a part of {name} lies; it is damaged")
-        if getattr(info, "transform_descriptors", None):
-            raise CheckpointError(f"{folder}: {name} was written compressed, which is not read; save it without")
-        place = (str(info.relative_path), info.offset, info.length)
-        chunks.append(_Chunk(tuple(chunk.offsets), tuple(chunk.sizes), *place))
-    missing = math.prod(entry.size) - sum(math.prod(chunk.shape) for chunk in chunks)
-    if missing:
-        raise CheckpointError(f"{folder}: the parts of {name} are {missing} elements short of {list(entry.size)}")
-    return chunks
+@dataclass(frozen=True)
+class Item:
+    """A tensor as the metadata describes it: its name there, type, shape, and its chunks (none of them empty)."""
+
+    key: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in memory."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class DcpSource:
-    """Tensors that are put together from the parts of all processes, one in memory at a time."""
+    """Weights in a DCP folder; `items` has their chunks by our name."""
 
     folder: Path
     tensors: Mapping[str, TensorInfo]
-    chunks: Mapping[str, list[_Chunk]]
+    items: Mapping[str, Item]
 
     def read(self, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-        """Each name with its tensor. Raises CheckpointError for a file that is missing or damaged."""
-        types = {spelling: dtype for dtype, spelling in SAFETENSORS_DTYPES.items()}
-        for name, info in self.tensors.items():
-            tensor = torch.empty(info.shape, dtype=types[info.dtype], device=device)
-            for chunk in self.chunks[name]:
-                region = tuple(slice(at, at + size) for at, size in zip(chunk.offsets, chunk.shape, strict=True))
-                tensor[region] = self._part(info.key, chunk).to(device)
-            yield name, tensor
+        """Each name with its tensor, file by file; a tensor in one chunk is not copied."""
+        for name in sorted(self.items, key=lambda name: _first_place(self.items[name])):
+            yield name, _assembled(self.folder, self.items[name]).reshape(self.tensors[name].shape).to(device)
 
-    def _part(self, key: str, chunk: _Chunk) -> Tensor:
-        path = self.folder / chunk.file
-        if path.resolve().parent != self.folder.resolve():
-            raise CheckpointError(f"{self.folder}: a part of {key} is said to lie in {chunk.file}, outside the folder")
-        try:
-            with path.open("rb") as file:
-                file.seek(chunk.start)
-                data = file.read(chunk.length)
-            if len(data) < chunk.length:
-                raise ValueError(f"it is {chunk.length - len(data)} bytes short")
-            part = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(f"{path} cannot be read for {key} ({reason}); copy it again") from error
-        if not isinstance(part, Tensor) or tuple(part.shape) != chunk.shape:
-            raise CheckpointError(f"{path}: a part of {key} is not of shape {list(chunk.shape)}; copy it again")
-        return part
+
+def _first_place(item: Item) -> tuple[str, int]:
+    return min(((chunk.file, chunk.start_byte) for chunk in item.chunks), default=("", 0))
+
+
+def _assembled(folder: Path, item: Item) -> Tensor:
+    if len(item.chunks) == 1:
+        return _read_chunk(folder, item, item.chunks[0])
+    whole = torch.empty(item.shape, dtype=item.dtype)
+    for chunk in item.chunks:
+        whole[chunk.place] = _read_chunk(folder, item, chunk)
+    return whole
+
+
+def _read_chunk(folder: Path, item: Item, chunk: Chunk) -> Tensor:
+    path = folder / chunk.file
+    try:
+        with path.open("rb") as file:
+            file.seek(chunk.start_byte)
+            stored = io.BytesIO(file.read(chunk.size_bytes))
+        tensor = torch.load(stored, map_location="cpu", weights_only=True)
+    except DAMAGE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path}: {item.key} cannot be read ({reason}); copy the checkpoint again") from error
+    if not isinstance(tensor, Tensor) or tuple(tensor.shape) != chunk.sizes or tensor.dtype != item.dtype:
+        found = f"{tensor.dtype} {list(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise CheckpointError(
+            f"{path} has {found} for {item.key}, where {METADATA} promises {item.dtype} {list(chunk.sizes)}; the two "
+            f"are not of one save, copy the checkpoint again"
+        )
+    return tensor
+
+
+def _info(folder: Path, name: str, item: Item) -> TensorInfo:
+    """What a header would say. The published trainer embeds patches by a linear layer, which is the convolution."""
+    shape = item.shape
+    patch = keys.OPTIONAL_KEYS["patch_size"]
+    if name == PATCH_NAME and len(shape) == 2 and shape[1] % math.prod(patch) == 0:
+        shape = (shape[0], shape[1] // math.prod(patch), *patch)
+    return TensorInfo(folder / _first_place(item)[0], item.key, SAFETENSORS_DTYPES[item.dtype], shape, item.size_bytes)
+
+
+def _check_whole(folder: Path, item: Item) -> None:
+    """The chunks must cover the tensor exactly once."""
+    outside = [c for c in item.chunks if any(end > side for end, side in zip(c.ends, item.shape, strict=True))]
+    covered = sum(math.prod(chunk.sizes) for chunk in item.chunks)
+    problem = None
+    if outside:
+        problem = f"a chunk at {list(outside[0].offsets)} of {list(outside[0].sizes)} lies outside"
+    elif _overlap(item.chunks):
+        problem = "its chunks overlap"
+    elif covered != math.prod(item.shape):
+        problem = f"its chunks have {covered} of {math.prod(item.shape)} values"
+    if problem:
+        raise CheckpointError(f"{folder}: {item.key} {list(item.shape)} is not whole, {problem}; copy it again")
+
+
+def _overlap(chunks: tuple[Chunk, ...]) -> bool:
+    ordered = sorted(chunks, key=lambda chunk: chunk.offsets)
+    for index, chunk in enumerate(ordered):
+        for other in ordered[index + 1 :]:
+            if chunk.ends and other.offsets[0] >= chunk.ends[0]:
+                break  # and all that follow begin even later on the first axis
+            begins = map(max, chunk.offsets, other.offsets)
+            if all(begin < end for begin, end in zip(begins, map(min, chunk.ends, other.ends), strict=True)):
+                return True
+    return False
+
+
+def _check_files(folder: Path, items: Iterable[Item]) -> None:
+    """Every file that a chunk is in must be there, and long enough."""
+    needed: dict[str, int] = {}
+    for item in items:
+        for chunk in item.chunks:
+            needed[chunk.file] = max(needed.get(chunk.file, 0), chunk.start_byte + chunk.size_bytes)
+    missing = sorted(name for name in needed if not (folder / name).is_file())
+    if missing:
+        raise CheckpointError(f"{folder} lacks {shown(missing)} of {len(needed)} data files; copy the whole folder")
+    for name, end_byte in sorted(needed.items()):
+        size_bytes = (folder / name).stat().st_size
+        if size_bytes < end_byte:
+            raise CheckpointError(
+                f"{folder / name} has {size_bytes} bytes where {METADATA} promises {end_byte}; it is truncated: copy "
+                f"or download it again"
+            )
+
+
+class Record:
+    """What stands for every class that metadata names: it takes any state and does nothing with it."""
+
+    arguments: tuple[Any, ...] = ()
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update({str(key): value for key, value in state.items()})
+        else:
+            self.arguments = state if isinstance(state, tuple) else (state,)
+
+
+class TensorRecord(Record):
+    """A tensor's entry."""
+
+    properties: Any
+    size: Any
+    chunks: Any
+
+
+class BytesRecord(Record):
+    """The entry of anything else, which is a pickle of its own."""
+
+
+def _record_attribute(owner: Any, name: Any) -> Record:
+    """`getattr`, by which Python 3.11 writes members of enumerations: of records alone, and a record again."""
+    if isinstance(owner, type) and issubclass(owner, Record):
+        return Record(name)
+    raise pickle.UnpicklingError(f"it asks for the attribute {name!r} of {owner!r}")
+
+
+_DCP = "torch.distributed.checkpoint"
+STAND_INS: dict[tuple[str, str], Any] = {
+    (f"{_DCP}.metadata", "TensorStorageMetadata"): TensorRecord,
+    (f"{_DCP}.metadata", "BytesStorageMetadata"): BytesRecord,
+    **{
+        (f"{_DCP}.metadata", name): Record
+        for name in (
+            "Metadata", "MetadataIndex", "ChunkStorageMetadata", "TensorProperties", "StorageMeta",
+            "_MEM_FORMAT_ENCODING",
+        )
+    },
+    **{(f"{_DCP}.filesystem", name): Record for name in ("_StorageInfo", "_StoragePrefix", "SerializationFormat")},
+    **{  # of torch before 2.3
+        ("torch.distributed._shard.sharded_tensor.metadata", name): Record
+        for name in ("TensorProperties", "MEM_FORMAT_ENCODING")
+    },
+    ("torch.serialization", "_get_layout"): str,
+    ("torch", "Size"): tuple,
+    **{("torch", name): dtype for name, dtype in vars(torch).items() if isinstance(dtype, torch.dtype)},
+    **{
+        (module, name): Record
+        for module in ("pathlib", "pathlib._local")
+        for name in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+    },
+    ("collections", "OrderedDict"): OrderedDict,
+    **{("builtins", kind.__name__): kind for kind in (dict, list, tuple, set, frozenset)},
+    ("builtins", "getattr"): _record_attribute,
+}  # fmt: skip
+"""All that metadata may name, with what is taken instead of it. None of these does anything but hold values."""
+
+DAMAGE = (
+    pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, OverflowError, MemoryError,
+    RuntimeError, OSError,
+)  # fmt: skip
+"""What reading bytes that are no sound pickle may raise; Python does not promise one kind."""
+
+
+class MetadataUnpickler(pickle.Unpickler):
+    """An unpickler that knows nothing but `STAND_INS`."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """The stand-in of a name; CheckpointError for any other, before anything is made of it."""
+        if (module, name) in STAND_INS:
+            return STAND_INS[module, name]
+        raise CheckpointError(
+            f"its {METADATA} names {module}.{name}, which no metadata of torch.distributed.checkpoint consists of; "
+            f"such a file can run code when opened, so it is refused"
+        )
+
+
+def read_metadata(folder: Path) -> Metadata:
+    """What a DCP folder says of itself, without what only its writer needs (`planner_data`, `storage_meta`).
+
+    Raises CheckpointError when the metadata names what it should not, or is damaged.
+    """
+    path = folder / METADATA
+    try:
+        content = path.read_bytes()
+        if content.startswith(b"version https://git-lfs"):
+            raise CheckpointError(f"its {METADATA} is a Git LFS pointer; run `git lfs pull` there")
+        record = MetadataUnpickler(io.BytesIO(content)).load()
+        entries = {_text(key): _entry(entry) for key, entry in record.state_dict_metadata.items()}
+        storage = {_index(index): _storage(info) for index, info in record.storage_data.items()}
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
+    except DAMAGE as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"{path} is damaged or no metadata of a checkpoint ({reason}); copy it again") from error
+    return Metadata(state_dict_metadata=entries, storage_data=storage, storage_meta=StorageMeta())
+
+
+def _entry(record: Any) -> TensorStorageMetadata | BytesStorageMetadata:
+    if isinstance(record, BytesRecord):
+        return BytesStorageMetadata()
+    if not isinstance(record, TensorRecord):
+        raise ValueError(f"an entry is {type(record).__name__}")
+    properties = (*record.properties.arguments, *vars(record.properties).values())
+    dtype = next((value for value in properties if isinstance(value, torch.dtype)), None)
+    if dtype is None:
+        raise ValueError("a tensor has no type")
+    size = _numbers(record.size)
+    chunks = [ChunkStorageMetadata(_numbers(chunk.offsets), _numbers(chunk.sizes)) for chunk in record.chunks]
+    if any(len(chunk.offsets) != len(size) or len(chunk.sizes) != len(size) for chunk in chunks):
+        raise ValueError("a chunk has other axes than its tensor")
+    return TensorStorageMetadata(TensorProperties(dtype=dtype), size, chunks)
+
+
+def _index(record: Any) -> MetadataIndex:
+    offset = getattr(record, "offset", None)
+    return MetadataIndex(_text(record.fqn), None if offset is None else _numbers(offset))
+
+
+def _storage(record: Any) -> _StorageInfo:
+    if getattr(record, "transform_descriptors", None):
+        raise CheckpointError(f"its tensors are stored transformed ({record.transform_descriptors}), which is not read")
+    file = _text(record.relative_path)
+    if file in ("", "..") or Path(file).name != file or "\\" in file:
+        raise CheckpointError(f"its {METADATA} names the data file {file!r}; a file in the same folder is expected")
+    return _StorageInfo(file, *_numbers((record.offset, record.length)))
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"{value!r} where a name is expected")
+    return value
+
+
+def _numbers(values: Any) -> torch.Size:
+    if not isinstance(values, tuple | list) or any(type(value) is not int or value < 0 for value in values):
+        raise ValueError(f"{values!r} where whole numbers of at least 0 are expected")
+    return torch.Size(values)
+
+
+class SafeReader(FileSystemReader):
+    """torch's reader of a DCP folder, which resumes a training, with the metadata read as here."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        """The metadata; CheckpointError when it is refused or damaged."""
+        return read_metadata(Path(self.path))
+
+
+def read_items(folder: Path) -> dict[str, Item]:
+    """The tensors of a DCP folder by the names that they have there; all else that was saved is left out.
+
+    Raises CheckpointError when the metadata names what it should not, is damaged, or does not say where a chunk is.
+    """
+    metadata = read_metadata(folder)
+    items = {}
+    for key, entry in metadata.state_dict_metadata.items():
+        if isinstance(entry, TensorStorageMetadata):
+            # a process that has no part of a small tensor says so with an empty chunk
+            filled = [chunk for chunk in entry.chunks if math.prod(chunk.sizes)]
+            chunks = dict.fromkeys(_chunk(folder, key, chunk, metadata.storage_data) for chunk in filled)
+            items[key] = Item(key, entry.properties.dtype, tuple(entry.size), tuple(chunks))
+    return items
+
+
+def _chunk(folder: Path, key: str, entry: ChunkStorageMetadata, storage: Mapping[MetadataIndex, _StorageInfo]) -> Chunk:
+    info = storage.get(MetadataIndex(key, entry.offsets))
+    if info is None and not any(entry.offsets):
+        info = storage.get(MetadataIndex(key))  # whole tensors need no offset
+    if info is None:
+        raise CheckpointError(
+            f"{folder}: its {METADATA} does not say where the chunk of {key} at {list(entry.offsets)} is; copy it again"
+        )
+    return Chunk(tuple(entry.offsets), tuple(entry.sizes), info.relative_path, info.offset, info.length)

@@ -12,12 +12,35 @@ from pathlib import Path
 from typing import Any
 
 from chronoedit.errors import CheckpointError
+from chronoedit.model.headers import shown
 
 IGNORED_NAME = re.compile(r"blocks\.\d+\.attn2\.norm_added_q\.weight")
 """The one parameter that the original layout carries and nothing uses."""
 
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "transformer.", "pipe.dit.", "module.")
 """What other programs put before every name of the transformer."""
+
+OUTPUT_LAYERS = {"head.head.weight": "original", "proj_out.weight": "ours"}
+"""The output layer's name in each layout; both have it, and by no common name."""
+
+WRAPPERS = frozenset({"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"})
+"""What DDP, torch.compile, activation checkpointing and FSDP put into the names of a model in training."""
+
+HOLDERS = frozenset({"model", "net", "state_dict", "app", "transformer", "diffusion_model", "pipe", "dit"})
+"""What trainers put before the names of the weights: ours `model.`, the published one `net.`."""
+
+AVERAGES = frozenset({"ema", "net_ema", "model_ema", "ema_model"})
+"""One of these is before the names of averaged weights: ours `ema.`, the published one's `net_ema.`."""
+
+OTHER_STATES = frozenset({
+    "optim", "optimizer", "optimizers", "optimizer_states", "state", "param_groups", "scheduler", "lr_scheduler",
+    "lr_schedulers", "scaler", "grad_scaler", "trainer", "train_state", "progress", "step", "iteration", "epoch",
+    "dataloader", "rng", "rng_state",
+})  # fmt: skip
+"""What a training state has at its top beside weights that have no prefix."""
+
+_NO_WEIGHT = re.compile(r"(.*\.)?(_extra_state|accum_\w+)")
+"""Transformer-engine's states, and counters of samples and hours, which the published training keeps in the model."""
 
 TOP_NAMES = {
     "time_embedding.0": "condition_embedder.time_embedder.linear_1",
@@ -107,10 +130,9 @@ def layout_of(names: Iterable[str]) -> tuple[str, str] | None:
     """
     present = set(names)
     for prefix in ("", *PREFIXES):
-        if prefix + "head.head.weight" in present:
-            return "original", prefix
-        if prefix + "proj_out.weight" in present:
-            return "ours", prefix
+        for layer, layout in OUTPUT_LAYERS.items():
+            if prefix + layer in present:
+                return layout, prefix
     return None
 
 
@@ -134,6 +156,95 @@ def names_to_ours(names: Iterable[str], where: str | Path) -> dict[str, str]:
         ours = to_ours(bare) if kind == "original" else bare
         renamed[name] = ours if ours is not None and name.startswith(prefix) else name
     return renamed
+
+
+def training_roots(names: Iterable[str]) -> dict[str, str]:
+    """The transformers of a training state: what is before their names, and what each is.
+
+    "weights", "average", or "other" (a teacher, say). Wrappers are left out of the names, and the dashes that some
+    trainers write instead of dots in an average's are dots again.
+    """
+    roots: dict[str, str] = {}
+    for name in names:
+        plain = _unwrapped(name)
+        for layer in OUTPUT_LAYERS:
+            if plain == layer or plain.endswith(f".{layer}"):
+                root = plain.removesuffix(layer)
+                roots[root] = _kind_of_root(frozenset(root.split(".")[:-1]))
+    return roots
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.replace("-", ".").split(".") if part not in WRAPPERS)
+
+
+def _kind_of_root(parts: frozenset[str]) -> str:
+    if parts & AVERAGES:
+        return "average"
+    return "weights" if parts <= HOLDERS else "other"
+
+
+def training_names(names: Iterable[str], *, average: bool, where: str | Path) -> dict[str, str]:
+    """Our name for each name of the weights (or the averaged weights) of a training state; all others are left out.
+
+    Raises CheckpointError that says what there is when that is not there, or when names of the model are unknown.
+    """
+    names = list(names)
+    roots = training_roots(names)
+    root = _chosen_root(roots, len(names), average, where)
+    bare = names_below(root, roots, names)
+    original = "head.head.weight" in bare.values()
+    renamed: dict[str, str] = {}
+    taken: set[str | None] = {None}
+    unknown: list[str] = []
+    for name, inner in bare.items():
+        ours = to_ours(inner) if original else inner if to_original(inner) is not None else None
+        if ours is None or ours in taken:
+            unknown.append(name)
+        else:
+            renamed[name] = ours
+            taken.add(ours)
+    if unknown:
+        raise CheckpointError(
+            f"{where}: {len(unknown)} names {_under(root)} are no parameters of this transformer, or are there twice "
+            f"({shown(unknown)})"
+        )
+    return renamed
+
+
+def names_below(root: str, roots: Iterable[str], names: Iterable[str]) -> dict[str, str]:
+    """The names in a training state of one of its transformers, and what each is without the root."""
+    inner = tuple(other for other in roots if other != root and other.startswith(root))
+    bare = {}
+    for name in names:
+        plain = _unwrapped(name)
+        if not plain.startswith(root) or plain.startswith(inner) or _NO_WEIGHT.fullmatch(plain):
+            continue
+        if root or plain.split(".")[0] not in OTHER_STATES:
+            bare[name] = plain.removeprefix(root)
+    return bare
+
+
+def _under(root: str) -> str:
+    return f"under {root!r}" if root else "without a prefix"
+
+
+def _chosen_root(roots: Mapping[str, str], count: int, average: bool, where: str | Path) -> str:
+    wanted = "average" if average else "weights"
+    chosen = [root for root, kind in roots.items() if kind == wanted]
+    if len(chosen) == 1:
+        return chosen[0]
+    there = ", ".join(f"{kind} {_under(root)}" for root, kind in roots.items())
+    if not roots:
+        raise CheckpointError(
+            f"{where} holds no transformer of this kind: no name among its {count} tensors ends in "
+            f"{' or '.join(OUTPUT_LAYERS)} (an optimiser's folder? the model's lies beside it)"
+        )
+    if chosen:
+        raise CheckpointError(f"{where} holds more than one transformer that could be meant: {there}")
+    remedy = "leave --ema out" if average else "the average is taken with --ema" if "average" in roots.values() else ""
+    missing = "averaged weights" if average else "weights that are no average"
+    raise CheckpointError(f"{where} has no {missing}; there are: {there}{'; ' * bool(remedy)}{remedy}")
 
 
 SHAPE_KEYS = (

@@ -6,7 +6,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from chronoedit.errors import CheckpointError, ChronoEditError
+from chronoedit.errors import ChronoEditError
 from chronoedit.model import keys
 from chronoedit.model.headers import (
     TensorInfo,
@@ -39,8 +38,8 @@ class Convert:
     """Write a checkpoint in another layout, every weight bit kept unless another type is asked for."""
 
     source: tyro.conf.Positional[str]
-    """A name (tiny), a folder, a hub id, a single transformer file (.safetensors, .gguf, .pth), or a checkpoint of
-    distributed training (.metadata and .distcp files)."""
+    """A name (tiny), a folder, a hub id, a single transformer file (.safetensors, .gguf, .pth), or a training
+    checkpoint of torch.distributed.checkpoint: the folder with .metadata, or the one that has it as model."""
 
     output: tyro.conf.Positional[Path]
     """A folder for the published layout, or a .safetensors file for original Wan names."""
@@ -49,10 +48,10 @@ class Convert:
     """The layout to write; auto tells it by the output's name."""
 
     base: str | None = None
-    """For a transformer alone: the checkpoint that the other components and the config come from."""
+    """For a transformer alone (a single file, a training checkpoint): where the other components come from."""
 
     ema: bool = False
-    """Of a checkpoint of distributed training: the average of the weights instead of the weights."""
+    """Of a training checkpoint, take the average of the weights instead of the weights."""
 
     dtype: Literal["keep", "float32", "bfloat16", "float16"] = "keep"
     """The type of the transformer's weights; keep leaves each as it is (GGUF and scaled fp8 are decoded)."""
@@ -101,22 +100,25 @@ class Info:
     """Say what a checkpoint, a LoRA file, or a picture made by chronoedit is."""
 
     path: tyro.conf.Positional[str]
-    """A name (tiny), a folder, a hub id, a .safetensors or .gguf file, or a picture."""
+    """A name (tiny), a folder (of a model, or of a training checkpoint), a hub id, a .safetensors or .gguf file, or a
+    picture."""
 
     def run(self) -> int:
         """Print the description; 0, or an error when nothing is known of the file."""
-        from chronoedit.model.dcp import is_dcp
-
         console = Console(soft_wrap=True, highlight=False)
         path = Path(self.path)
-        if is_dcp(path):
-            _describe_dcp(path, console)
-        elif path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
+        if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
             _describe_picture(path, console)
         elif path.is_file():
             _describe_file(path, console)
         else:
-            _describe_folder(self.path, console)
+            from chronoedit.model.dcp import find_dcp
+
+            training = find_dcp(path)
+            if training is None:
+                _describe_folder(self.path, console)
+            else:
+                _describe_training(training, console)
         return 0
 
 
@@ -159,19 +161,6 @@ def _describe_file(path: Path, console: Console) -> None:
     _print_table(console, "identity", [("model hash", fingerprint({"transformer": path}))])
 
 
-def _describe_dcp(path: Path, console: Console) -> None:
-    from chronoedit.model.dcp import open_dcp
-
-    console.print(f"{path}: a checkpoint of distributed training (torch.distributed.checkpoint)", markup=False)
-    found = {}
-    for name, ema in (("transformer", False), ("its average (ema)", True)):
-        with suppress(CheckpointError):
-            found[name] = open_dcp(path, ema=ema).tensors
-    if not found:
-        open_dcp(path)  # which says what is there instead
-    _print_tensors(console, found)
-
-
 def _describe_lora(path: Path, console: Console) -> None:
     from chronoedit.lora.adapters import read_lora
     from chronoedit.lora.files import describe
@@ -179,6 +168,26 @@ def _describe_lora(path: Path, console: Console) -> None:
     lora = read_lora(path)
     console.print(f"{path}: a LoRA in the {lora.dialect} dialect", markup=False)
     _print_table(console, "LoRA", [*describe(lora).rows(shown_modules=SHOWN_MODULES), ("sha256", lora.sha256)])
+
+
+def _describe_training(folder: Path, console: Console) -> None:
+    from chronoedit.model.dcp import read_items
+
+    items = read_items(folder)
+    console.print(f"{folder}: a training checkpoint (torch.distributed.checkpoint)", markup=False)
+    roots = keys.training_roots(items)
+    rows: list[tuple[str, Any]] = []
+    for root, kind in roots.items():
+        names = keys.names_below(root, roots, items)
+        layout = "original Wan names" if "head.head.weight" in names.values() else "published names"
+        parameters = sum(math.prod(items[name].shape) for name in names)
+        types = Counter(str(items[name].dtype).removeprefix("torch.") for name in names)
+        shown = ", ".join(f"{dtype} ({count})" for dtype, count in types.most_common())
+        rows.append((f"{kind} under {root or 'no prefix'}", f"{parameters:,} parameters, {shown}, {layout}"))
+    files = {chunk.file for item in items.values() for chunk in item.chunks}
+    size_bytes = sum(item.size_bytes for item in items.values())
+    rows.append(("in all", f"{len(items)} tensors, {size_bytes:,} bytes, {len(files)} data files"))
+    _print_table(console, "contents", rows)
 
 
 def _describe_folder(name: str, console: Console) -> None:
