@@ -157,6 +157,26 @@ def test_saving_memory_changes_nothing(sources: Sources, option: str) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
+def test_a_base_that_waits_in_main_memory_changes_nothing(sources: Sources, tmp_path: Path) -> None:
+    files = [
+        load_file(train_lora(recipe(3, **options), again(sources), tmp_path / str(len(options))))
+        for options in ({}, {"blocks_to_swap": 1, "gradient_checkpointing": True, "checkpointing_offload": True})
+    ]
+    assert all(torch.equal(files[0][name], files[1][name]) for name in files[0])
+    with pytest.raises(ValueError, match="9 blocks are to wait in main memory; this transformer has 2"):
+        module.LoraTrainer(recipe(1, blocks_to_swap=9), again(sources))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8", "int8"])
+def test_a_base_of_fewer_bits_trains_nearly_alike(sources: Sources, tmp_path: Path, precision: str) -> None:
+    whole = module.LoraTrainer(recipe(2), again(sources))
+    expected = [whole.step(step, 0.0)["loss"] for step in range(2)]
+    trainer = module.LoraTrainer(recipe(2, base_precision=precision, blocks_to_swap=1), again(sources))
+    assert [trainer.step(step, 0.0)["loss"] for step in range(2)] == pytest.approx(expected, rel=0.05)
+    trainer.save(tmp_path / "lora.safetensors")
+    assert fuse(again(sources).components.transformer, [(read_lora(tmp_path / "lora.safetensors"), 1.0)]) == 12
+
+
 def test_a_loss_that_is_not_finite_names_the_rows(sources: Sources, tmp_path: Path) -> None:
     broken = sources.examples[0]
     sources.encoder.cache._kept[broken.latents] = torch.full_like(sources.encoder.load(broken).latents, torch.nan)

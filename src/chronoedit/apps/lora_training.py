@@ -34,6 +34,10 @@ class LoraModelFlags:
     lora_alpha: Annotated[float | None, option("scale times rank (default: the rank)", shown="X")] = None
     lora_checkpoint: Annotated[Path | None, option("go on from this LoRA file", shown="FILE")] = None
     trigger_words: Annotated[str, option("written into the file, for whoever uses it", shown="TEXT")] = ""
+    base_precision: Annotated[
+        str | None, option("bf16, fp8 or int8 for the frozen blocks (default: as loaded)", shown="NAME")
+    ] = None
+    blocks_to_swap: Annotated[int, option("blocks whose frozen weights wait in main memory", shown="N")] = 0
     device: Annotated[str | None, option("cpu or cuda (default: cuda where there is one)", shown="NAME")] = None
 
     def name(self) -> str:
@@ -102,6 +106,7 @@ class TrainLora:
         from chronoedit.model.checkpoint import locate, open_checkpoint
         from chronoedit.model.headers import read_json
         from chronoedit.model.keys import check_config
+        from chronoedit.runtime.quantize import check_precision
         from chronoedit.training.finetune import Sources, forget
         from chronoedit.training.lora import linear_layers, target_modules, train_lora
 
@@ -111,14 +116,18 @@ class TrainLora:
         with joined(self.model.device) as (processes, device), stop_after_step() as should_stop:
             components = open_checkpoint(self.model.name(), device=device)
             recipe = self._recipe(components.settings.flow_shift)
+            if recipe.base_precision is not None:
+                check_precision(recipe.base_precision, device, training=True)
             if self.training.fresh and processes.is_first:
                 forget(folder)
             encoder, examples, held_out = encoded(
                 components, self.sizes, self.data.cache or folder / "cache", sets, processes
             )
+            if recipe.base_precision is not None or recipe.blocks_to_swap:  # made smaller before it moves there
+                components = open_checkpoint(self.model.name(), dtype=components.target.dtype, device="cpu")
             sources = Sources(components, encoder, examples, self.model.lora_checkpoint, held_out)
             with watching(self.training, processes, should_stop) as watch:
-                path = train_lora(recipe, sources, folder, watch, processes)
+                path = train_lora(recipe, sources, folder, watch, processes, device)
             if processes.is_first:
                 print(path)
         return 0
@@ -132,7 +141,12 @@ class TrainLora:
             targets=self.model.targets(),
             trigger_words=self.model.trigger_words,
         )
-        return LoraRecipe(adapter=adapter, **self.training.recipe(self.data, flow_shift, "fp32"))
+        return LoraRecipe(
+            adapter=adapter,
+            base_precision=self.model.base_precision,
+            blocks_to_swap=self.model.blocks_to_swap,
+            **self.training.recipe(self.data, flow_shift, "fp32"),
+        )
 
 
 def folder_of_shards(text: str) -> Path:

@@ -20,7 +20,9 @@ from chronoedit.lora.dialects import LoraLayer, LoraWeights
 from chronoedit.lora.files import describe, write_lora
 from chronoedit.model import keys
 from chronoedit.model.dit import ChronoEditDiT
+from chronoedit.runtime.block_swap import swap_blocks
 from chronoedit.runtime.processes import Processes
+from chronoedit.runtime.quantize import quantize
 from chronoedit.training.finetune import Finetuner, FinetuneRecipe, Sources, Watch, claim
 from chronoedit.training.optim import make_optimizer
 from chronoedit.training.state import Progress, TrainingState
@@ -48,9 +50,15 @@ class Adapter:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraRecipe(FinetuneRecipe):
-    """How a LoRA is trained: as any model is trained further, and what is added to the frozen one."""
+    """How a LoRA is trained: as any model is trained further, and what is added to the frozen one.
+
+    The frozen blocks' weights are stored in `base_precision` (see `runtime.quantize`; None: as they are), and those of
+    `blocks_to_swap` blocks wait in main memory (see `runtime.block_swap`).
+    """
 
     adapter: Adapter = field(default_factory=Adapter)
+    base_precision: str | None = None
+    blocks_to_swap: int = 0
 
 
 def target_modules(linears: Sequence[str], targets: Sequence[str]) -> list[str]:
@@ -142,17 +150,19 @@ def train_lora(
     folder: Path,
     watch: Watch = Watch(),  # noqa: B008 - frozen
     processes: Processes = Processes(),  # noqa: B008 - frozen
+    device: torch.device | None = None,
 ) -> Path:
     """Train, or go on where `folder` stopped; returns the finished LoRA's file, `folder`/lora.safetensors.
 
     Writes `folder`/{recipe.json, state.safetensors, log.jsonl, tensorboard} and step-N.safetensors, every `save_steps`.
     Once `watch.should_stop()` is true it saves its state after the step at hand and raises KeyboardInterrupt.
     Raises OutputError when the folder holds a run of another recipe (naming what differs), TrainingError with the rows
-    when the loss is not finite, LoraError, CheckpointError.
+    when the loss is not finite, LoraError, CheckpointError. The transformer of `sources` is changed, and moved to
+    `device` (default: where it is).
     """
     start = None if sources.lora_checkpoint is None else read_lora(sources.lora_checkpoint).sha256
     claim(folder, recipe, {**sources.identity(), "lora_checkpoint": start}, processes)
-    trainer = LoraTrainer(recipe, sources, processes)
+    trainer = LoraTrainer(recipe, sources, processes, device)
     trainer.state.load(folder)
     return trainer.run(folder, watch)
 
@@ -162,10 +172,19 @@ class LoraTrainer(Finetuner):
 
     recipe: LoraRecipe
 
-    def __init__(self, recipe: LoraRecipe, sources: Sources, processes: Processes = Processes()) -> None:  # noqa: B008
-        super().__init__(recipe, sources, processes, sources.components.device)
+    def __init__(
+        self,
+        recipe: LoraRecipe,
+        sources: Sources,
+        processes: Processes = Processes(),  # noqa: B008 - frozen
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(recipe, sources, processes, device or sources.components.device)
         self.transformer = sources.components.transformer
         self.factors = add_factors(self.transformer, recipe.adapter, recipe.seed)
+        if recipe.base_precision is not None:
+            quantize(self.transformer, recipe.base_precision)
+        swap_blocks(self.transformer, recipe.blocks_to_swap, self.device)
         if sources.lora_checkpoint is not None:
             self.factors.start_from(read_lora(sources.lora_checkpoint).weights)
         if recipe.gradient_checkpointing or recipe.checkpointing_offload:
