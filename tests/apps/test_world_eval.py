@@ -51,6 +51,7 @@ def test_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["world", "export", "--count", "1", "--first-seed", "100000"], "kept for evaluation"),
         (["eval", "world", "--first-seed", "5"], "start at 100000"),
         (["eval", "world", "--items", "0"], "1 or more"),
+        (["eval", "world", "--family", "street"], "table, falling, any, star"),
         (["eval", "world", "--trajectory"], "turn reasoning on"),
     ],
 )

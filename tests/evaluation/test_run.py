@@ -32,6 +32,7 @@ class Knowing:
 
     asked: list[EditRequest] = field(default_factory=list)
     stops_after: int | None = None
+    family: str | None = None
 
     def __call__(self) -> Knowing:
         return self
@@ -41,7 +42,7 @@ class Knowing:
             raise KeyboardInterrupt
         self.asked.append(request)
         assert request.seed is not None
-        item = sample_item(request.seed)
+        item = sample_item(request.seed, family=self.family)
         pixels = item.target if request.reasoning else item.input
         image = Image.fromarray(pixels)
         return EditResult(
@@ -151,6 +152,7 @@ def test_a_folder_keeps_to_one_run(tmp_path: Path) -> None:
         ({"items": 0}, "must be 1 or more"),
         ({"first_seed": 99_999}, "start at 100000"),
         ({"reasoning": "maybe"}, "off, on, both"),
+        ({"family": "street"}, "table, falling, any, star"),
         ({"trajectory": True}, "turn reasoning on"),
         ({"num_reasoning_steps": 2}, "turn reasoning on"),
         ({"num_reasoning_steps": 0, "reasoning": "on"}, "below 1"),
@@ -168,8 +170,21 @@ def test_two_runs_are_compared_item_by_item(both: tuple[Path, dict, Batching], t
     assert compare_runs(tmp_path, folder)["overall"]["difference"] == -summary["paired"]["overall"]["difference"]
     with pytest.raises(ValueError, match=r"6 and 5, 5 in common"):
         compare(read_records(folder), read_records(tmp_path)[:-1], "model", "model")
+    other_family = [{**record, "family": "star"} for record in read_records(folder)]
+    with pytest.raises(ValueError, match=r"6 and 6, 0 in common.*--family"):
+        compare(read_records(folder), other_family, "model", "model")
     with pytest.raises(OutputError, match="give a folder"):
         compare_runs(folder, tmp_path / "nowhere")
+
+
+def test_a_run_of_one_family(tmp_path: Path) -> None:
+    stars = Knowing(family="star")
+    run_world(stars, WorldRun(items=2, family="star", reasoning="on"), tmp_path)
+    assert {record["family"] for record in read_records(tmp_path)} == {"star"}
+    assert summarise(read_records(tmp_path))["model"]["overall"]["success"] == 1
+    assert run_gallery(read_records(tmp_path), tmp_path).height > 2 * 128
+    with pytest.raises(OutputError, match="holds another run: family differ"):
+        run_world(stars, WorldRun(items=2, reasoning="on"), tmp_path)
 
 
 def test_nothing_done_is_no_summary() -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from chronoedit.evaluation.observe import observe
 from chronoedit.evaluation.outline import covers
 from chronoedit.evaluation.physics import score
 from chronoedit.evaluation.spoil import SPOILINGS, spoiled
 from chronoedit.world import FIRST_EVALUATION_SEED, Item, sample_item
 from chronoedit.world.checks import supported
+from chronoedit.world.physics import gap_px
 from chronoedit.world.render import render
 from chronoedit.world.scenes.star import held_out
 from chronoedit.world.state import KINDS, Body
@@ -51,6 +53,13 @@ def test_truth_passes_and_copies_and_spoiled_targets_fail(items: list[Item]) -> 
         assert sum(score(item, picture).success for item, picture in pictures) <= 0.02 * len(pictures), how
 
 
+def test_a_star_has_room(items: list[Item]) -> None:
+    for item in items:
+        star = item.end.body(item.subject or 0)
+        assert star is not None and all(0 <= x <= 128 for x, _ in star.outline())
+        assert all(gap_px(star, other) >= 4 for other in item.end.others(star.id))
+
+
 def test_no_other_kind_passes_for_a_star(items: list[Item]) -> None:
     for item in items:
         star = item.end.body(item.subject or 0)
@@ -58,6 +67,15 @@ def test_no_other_kind_passes_for_a_star(items: list[Item]) -> None:
         for kind in KINDS:
             other = Body(**{**star.__dict__, "kind": kind})
             assert not score(item, render(item.end.with_body(other), item.size)).checks["kind"]
+
+
+def test_a_star_among_the_known_edits_is_seen_where_it_is_asked_for() -> None:
+    item = sample_item(FIRST_EVALUATION_SEED, family="any", edit="nothing")
+    body = item.end.bodies[0]
+    picture = render(item.end.with_body(Body(**{**body.__dict__, "kind": "star"})), item.size)
+    assert observe(picture, item.end, also=("star",)).bodies[body.id].kind == "star"
+    assert observe(picture, item.end).bodies[body.id].kind != "star"
+    assert observe(item.target, item.end, also=("star",)).bodies[body.id].kind == body.kind
 
 
 def test_its_outline_is_what_is_drawn() -> None:

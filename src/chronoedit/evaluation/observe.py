@@ -7,6 +7,7 @@ bodies are the large pieces of their own colour. The truth says what to look for
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,8 +59,10 @@ class Observation:
         return replace(self.truth, bodies=bodies, arm=self.arm)
 
 
-def observe(picture: np.ndarray, truth: State) -> Observation:
+def observe(picture: np.ndarray, truth: State, also: Sequence[str] = ()) -> Observation:
     """Look for the things of `truth` in a picture, uint8 size size 3.
+
+    A body is seen as one of the world's kinds, of those in `truth`, or of the kinds `also`.
 
     Raises ValueError when the picture is not square uint8 RGB.
     """
@@ -69,7 +72,7 @@ def observe(picture: np.ndarray, truth: State) -> Observation:
     backdrop = srgb_to_lab(render(State(backdrop=truth.backdrop, bodies=()), picture.shape[0]))
     labels = _label_pixels(lab, backdrop, truth)
     found = _find_arm(labels == _ARM, ids == ARM_ID, truth, picture.shape[0] / WORLD_SIZE)
-    bodies, surplus = _find_bodies(lab, backdrop, labels, truth, found.mask)
+    bodies, surplus = _find_bodies(lab, backdrop, labels, truth, found.mask, also)
     explained = np.any([found.mask, *(sighting.mask for sighting in bodies.values())], axis=0)
     return Observation(
         truth=truth,
@@ -101,7 +104,12 @@ def _label_pixels(lab: np.ndarray, backdrop: np.ndarray, truth: State) -> np.nda
 
 
 def _find_bodies(
-    lab: np.ndarray, backdrop: np.ndarray, labels: np.ndarray, truth: State, arm: np.ndarray
+    lab: np.ndarray,
+    backdrop: np.ndarray,
+    labels: np.ndarray,
+    truth: State,
+    arm: np.ndarray,
+    also: Sequence[str],
 ) -> tuple[dict[int, Sighting], int]:
     """The expected bodies that are seen, by id, and how many pieces of the palette's colours there are besides."""
     size, ids = len(labels), id_mask(truth, len(labels))
@@ -109,7 +117,7 @@ def _find_bodies(
     kept = [opened(labels == index, _unit(size)) for index in range(len(COLOURS))]
     # drawn ids reach half a pixel past the outline on some sides
     visible = {body.id: (ids == body.id) & covers(body, size) for body in truth.bodies}
-    kinds = tuple(dict.fromkeys([*KINDS, *(body.kind for body in truth.bodies)]))
+    kinds = tuple(dict.fromkeys([*KINDS, *(body.kind for body in truth.bodies), *also]))
     sightings, surplus = {}, 0
     for index, colour in enumerate(COLOURS):
         body = next((b for b in truth.bodies if b.colour == colour and visible[b.id].any()), None)

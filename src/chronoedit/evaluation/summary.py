@@ -48,19 +48,19 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
 def compare(records_a: Sequence[Record], records_b: Sequence[Record], row_a: str, row_b: str) -> dict[str, Any]:
     """Success of one row less that of another, item by item: overall, on the moving families, and by family.
 
-    The two may come from different runs. Raises ValueError when those have not done the same seeds.
+    The two may come from different runs. Raises ValueError when those have not done the same scenes.
     """
-    other = {record["seed"]: record for record in records_b}
-    common = len(other.keys() & {record["seed"] for record in records_a})
+    other = {_scene(record): record for record in records_b}
+    common = len(other.keys() & {_scene(record) for record in records_a})
     if not len(records_a) == len(records_b) == common:
         raise ValueError(
             f"the two runs are not of the same items: {len(records_a)} and {len(records_b)}, {common} in common; "
-            "run both with the same --items and --first-seed"
+            "run both with the same --items, --first-seed and --family"
         )
 
     def difference(group: Sequence[Record]) -> dict[str, Any]:
         a = [float(record["rows"][row_a]["success"]) for record in group]
-        b = [float(other[record["seed"]]["rows"][row_b]["success"]) for record in group]
+        b = [float(other[_scene(record)]["rows"][row_b]["success"]) for record in group]
         mean = paired_difference(a, b)
         return {"difference": mean.mean, "interval": [mean.low, mean.high], "items": mean.count}
 
@@ -71,6 +71,10 @@ def compare(records_a: Sequence[Record], records_b: Sequence[Record], row_a: str
         **({"moving": difference(moving)} if moving else {}),
         **_grouped(records_a, "family", difference),
     }
+
+
+def _scene(record: Record) -> tuple[int, str]:
+    return record["seed"], record["family"]
 
 
 def _grouped(

@@ -77,7 +77,10 @@ def _add_body(space: pymunk.Space, body: Body, *, dynamic: bool) -> pymunk.Body:
 
 
 def gap_px(a: Body, b: Body) -> float:
-    """Signed gap between two bodies in px: negative when they overlap (separating axes of their outlines)."""
+    """Signed gap between two bodies in px: negative when they overlap (separating axes of their outlines).
+
+    A star counts as no less than what its points span.
+    """
     pa, pb = np.asarray(a.outline()), np.asarray(b.outline())
     best = -math.inf
     for polygon in (pa, pb):

@@ -17,7 +17,7 @@ FINGER_LENGTH = 20.0
 FINGER_WIDTH = 3.0
 
 KINDS = ("ball", "cube", "cone", "cup")  # what scenes are made of; "star" comes of an edit alone
-STAR_RADII = (1.25, 0.625)  # of its points and of the corners between them, in half extents
+STAR_RADII = (1.6, 0.9)  # of its points and of the corners between them, in half extents: about a cube's area
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (208, 44, 44),
     "orange": (240, 138, 28),

@@ -11,10 +11,11 @@ from typing import ClassVar
 import numpy as np
 
 from ..language import say
-from ..physics import ease
-from ..state import State
+from ..physics import ease, gap_px
+from ..state import WORLD_SIZE, State
 from .base import WALLS, Scene, pick, sample_backdrop, sample_row
 
+EDGE_PX, GAP_PX = 2.0, 4.0  # left free beside a star
 SMALLEST = 0.35  # of its size: as small as the body becomes before a star grows from it
 HELD_OUT_KINDS = ("cone",)
 HELD_OUT_COLOURS = ("green", "purple")
@@ -41,7 +42,8 @@ class Star(Scene):
             return None
         body = pick(rng, bodies)
         start = State(backdrop=backdrop, bodies=tuple(bodies))
-        return cls(start, edit, say(rng, edit, {"a": body.name}), body.id)
+        scene = cls(start, edit, say(rng, edit, {"a": body.name}), body.id)
+        return scene if scene._has_room() else None
 
     def state(self, t: float) -> State:
         if t <= 0:
@@ -52,6 +54,14 @@ class Star(Scene):
         size = body.size * (1 - (1 - SMALLEST) * ease(1 - abs(2 * t - 1)))
         kind = body.kind if t < 0.5 else "star"
         return self.start.with_body(replace(body, kind=kind, size=size, y=body.y + body.size - size))
+
+    def _has_room(self) -> bool:
+        """The star is wider than what it comes from: it must neither leave the picture nor reach its neighbours."""
+        end = self.state(1.0)
+        star = end.body(self.subject or 0)
+        assert star is not None
+        inside = all(EDGE_PX <= x <= WORLD_SIZE - EDGE_PX for x, _ in star.outline())
+        return inside and all(gap_px(star, other) >= GAP_PX for other in end.others(star.id))
 
 
 def held_out(scene: Scene) -> tuple[str, ...]:
