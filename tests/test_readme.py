@@ -21,6 +21,7 @@ from chronoedit.apps.main import main
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHECKPOINT = "checkpoints/ChronoEdit-14B-Diffusers"
+TRAINING = "checkpoints/ChronoEdit-14B/iter_000010000/model"
 
 
 def blocks(language: str) -> list[str]:
@@ -44,12 +45,21 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "photo.png")
     write_random_checkpoint(folder / CHECKPOINT)
+    write_training_checkpoint(folder / TRAINING, folder / CHECKPOINT)
     write_lora(folder / CHECKPOINT / "lora" / "chronoedit_distill_lora.safetensors")
     for name in ("lora", "other"):
         write_lora(folder / f"{name}.safetensors")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         yield folder
+
+
+def write_training_checkpoint(path: Path, model: Path) -> None:
+    import torch.distributed.checkpoint as dcp
+    from safetensors.torch import load_file
+
+    weights = load_file(model / "transformer" / "diffusion_pytorch_model.safetensors")
+    dcp.save({f"net.{name}": tensor for name, tensor in weights.items()}, checkpoint_id=path, no_dist=True)
 
 
 def write_lora(path: Path) -> None:

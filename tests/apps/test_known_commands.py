@@ -25,6 +25,7 @@ torch = pytest.importorskip("torch")
 MODEL = "./checkpoints/ChronoEdit-14B-Diffusers"
 DISTILL = f"{MODEL}/lora/chronoedit_distill_lora.safetensors"
 UPSCALER = "./checkpoints/ChronoEdit-14B-Diffusers-Upscaler-Lora/upsample_lora_diffusers.safetensors"
+TRAINING = "./checkpoints/ChronoEdit-14B/iter_000010000/model"
 PAINT_BRUSH = "./checkpoints/paintbrush_lora.safetensors"
 UPSCALE_PROMPT = (
     "The user want to enhance image clarity and resolution while keeping the content identical. "
@@ -179,3 +180,26 @@ def test_torchrun_edits_once() -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout == "many/output.png\n"
     assert [path.name for path in Path("many").iterdir()] == ["output.png"]
+
+
+def test_training_checkpoints_become_what_can_be_used(capsys: pytest.CaptureFixture[str]) -> None:
+    """Published: one script writes a single file, of the average with --ema; another, never shipped, the layout."""
+    import torch.distributed.checkpoint as dcp
+    from safetensors.torch import load_file
+
+    from chronoedit.model import keys
+
+    weights = load_file(Path(MODEL) / "transformer" / "diffusion_pytorch_model.safetensors")
+    original = {str(keys.to_original(name)): tensor for name, tensor in weights.items()}
+    state = {f"net.{name}": tensor for name, tensor in original.items()}
+    state |= {f"net_ema.{name}": -tensor for name, tensor in original.items()}
+    dcp.save(state, checkpoint_id=TRAINING, no_dist=True)
+    for flags, sign in (("", 1), (" --ema", -1)):
+        single = f"./checkpoints/ChronoEdit-14B/nvidia/chronoedit_14B/model{flags.strip(' -')}.safetensors"
+        assert main(shlex.split(f"convert {TRAINING} {single}{flags}")) == 0
+        assert all(torch.equal(tensor, sign * original[name]) for name, tensor in load_file(single).items())
+    assert main(shlex.split(f"convert {TRAINING} ./checkpoints/converted --base {MODEL} --ema")) == 0
+    assert main(shlex.split("info ./checkpoints/converted")) == 0
+    assert "ChronoEditTransformer3DModel" in capsys.readouterr().out
+    written = load_file("./checkpoints/converted/transformer/diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(tensor, -weights[name]) for name, tensor in written.items())

@@ -47,6 +47,7 @@ def test_another_type_and_prefix(random_checkpoint: Path, tmp_path: Path) -> Non
         (["convert", "MODEL", "OUT/o.gguf", "--to", "original"], 2, "must end in .safetensors"),
         (["convert", "MODEL", "OUT/o", "--max-shard-gb", "0"], 2, "--max-shard-gb is 0.0; a number above 0"),
         (["convert", "MODEL/nothing", "OUT/o"], 1, "no file or folder"),
+        (["convert", "MODEL", "OUT/o", "--ema"], 2, "is no folder of torch.distributed.checkpoint"),
         (["convert", f"MODEL/{WEIGHTS}", "OUT/o"], 1, "--base FOLDER"),
         (["convert", "MODEL"], 2, "OUTPUT|PATH|required"),
         (["info", "nowhere/at/all"], 1, "no file or folder nowhere/at/all; expected tiny"),
@@ -105,6 +106,27 @@ def test_info_of_transformer_files(random_checkpoint: Path, tmp_path: Path, caps
     text = described(tmp_path / "wan.gguf", capsys)
     assert "a transformer in GGUF" in text
     assert "128" in text
+
+
+def test_training_checkpoints(random_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch.distributed.checkpoint as dcp
+
+    weights = load_file(random_checkpoint / WEIGHTS)
+    state = {"model": weights, "ema": {name: -t.double() for name, t in weights.items()}, "step": 3}
+    dcp.save({**state, "optim": {"exp_avg": torch.ones(5)}}, checkpoint_id=tmp_path / "run/model", no_dist=True)
+    count, parameters = len(weights), sum(tensor.numel() for tensor in weights.values())
+    text = described(tmp_path / "run", capsys)
+    assert "run/model: a training checkpoint (torch.distributed.checkpoint)" in text
+    assert f"weights under model.: {parameters:,} parameters, float32 ({count}), published names" in text
+    assert f"average under ema.: {parameters:,} parameters, float64 ({count}), published names" in text
+    assert f"in all: {2 * count + 1} tensors, {12 * parameters + 20:,} bytes, 1 data files" in text
+    arguments = ["--base", str(random_checkpoint), "--ema", "--dtype", "float32"]
+    assert main(["convert", str(tmp_path / "run"), str(tmp_path / "out"), *arguments]) == 0
+    found = load_file(tmp_path / "out" / WEIGHTS)
+    assert all(torch.equal(found[name], -tensor) for name, tensor in weights.items())
+    (tmp_path / "run/model/.metadata").write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
+    assert main(["info", str(tmp_path / "run")]) == 1
+    assert "names posix.system" in capsys.readouterr().err
 
 
 def test_info_of_a_lora(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
