@@ -130,6 +130,17 @@ def test_pth_becomes_safetensors(nested: str | None, random_checkpoint: Path, tm
     assert_same_bits(transformer_weights(output), weights)
 
 
+def test_pth_of_the_published_trainer(random_checkpoint: Path, tmp_path: Path) -> None:
+    """What its own script makes of its checkpoints: all under net., patches by a linear layer, counters beside."""
+    weights = transformer_weights(random_checkpoint)
+    state = {f"net.{keys.to_original(name)}": tensor for name, tensor in weights.items()}
+    state["net.patch_embedding.weight"] = state["net.patch_embedding.weight"].flatten(1)
+    state |= {"net.accum_iteration": torch.tensor(7), "net.blocks.0.self_attn.attn_op._extra_state": torch.ones(1)}
+    torch.save(state, tmp_path / "model.pth")
+    output = convert(tmp_path / "model.pth", tmp_path / "o", PUBLISHED, base=random_checkpoint)
+    assert_same_bits(transformer_weights(output), weights)
+
+
 class Trap:
     """A pickle that would run code."""
 

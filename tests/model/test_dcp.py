@@ -24,8 +24,8 @@ from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 from chronoedit.errors import CheckpointError, OutputError
 from chronoedit.model import keys
 from chronoedit.model.convert import Conversion, convert
-from chronoedit.model.dcp import DcpSource, SafeReader, find_dcp, open_dcp, read_items
-from chronoedit.model.headers import TensorInfo
+from chronoedit.model.dcp import DcpSource, SafeReader, open_dcp, read_items
+from chronoedit.model.headers import TensorInfo, find_dcp
 from chronoedit.model.parts import Target, open_transformer
 
 from ..processes import run_by_two

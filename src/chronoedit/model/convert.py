@@ -19,8 +19,7 @@ from chronoedit.errors import CheckpointError, OutputError
 from chronoedit.media import atomic_path
 from chronoedit.model import keys
 from chronoedit.model.checkpoint import locate
-from chronoedit.model.dcp import find_dcp, open_dcp
-from chronoedit.model.headers import read_json, shown
+from chronoedit.model.headers import find_dcp, read_json, shown
 from chronoedit.model.parts import Transformer, open_transformer
 from chronoedit.model.random_checkpoint import INDEX_STYLES, write_json
 from chronoedit.model.singlefile import SAFETENSORS_DTYPES, open_source
@@ -106,7 +105,12 @@ def _opened(source: str | Path, base: str | Path | None, ema: bool) -> tuple[Ten
     if training is None and not path.is_file():
         folder = locate(source, base).folder
         return open_transformer(folder / "transformer").source, folder
-    tensors = open_source(path, pickles=True) if training is None else open_dcp(training, ema=ema)
+    if training is None:
+        tensors = open_source(path, pickles=True)
+    else:
+        from chronoedit.model.dcp import open_dcp  # its part of torch takes a second
+
+        tensors = open_dcp(training, ema=ema)
     return tensors, None if base is None else locate(base).folder
 
 

@@ -33,30 +33,9 @@ from torch.distributed.checkpoint.metadata import (
 
 from chronoedit.errors import CheckpointError
 from chronoedit.model import keys
-from chronoedit.model.headers import TensorInfo, shown
+from chronoedit.model.headers import METADATA, TensorInfo, shown
 from chronoedit.model.singlefile import SAFETENSORS_DTYPES
 from chronoedit.model.tensors import TensorSource
-
-METADATA = ".metadata"
-DATA_SUFFIX = ".distcp"
-MODEL_FOLDER = "model"
-PATCH_NAME = "patch_embedding.weight"
-
-
-def find_dcp(path: Path) -> Path | None:
-    """The DCP folder that `path` is, or that lies in it under the name `model`, as published training has it.
-
-    None for anything else. Raises CheckpointError for a folder that has the data files and no `.metadata`.
-    """
-    for folder in (path, path / MODEL_FOLDER):
-        if (folder / METADATA).is_file():
-            return folder
-        if folder.is_dir() and any(folder.glob(f"*{DATA_SUFFIX}")):
-            raise CheckpointError(
-                f"{folder} has {DATA_SUFFIX} files and no {METADATA}, which is written last: its save was cut off, or "
-                f"a copy left out the files that begin with a dot; take another checkpoint, or copy it again"
-            )
-    return None
 
 
 def open_dcp(folder: Path, *, ema: bool = False) -> TensorSource:
@@ -160,12 +139,9 @@ def _read_chunk(folder: Path, item: Item, chunk: Chunk) -> Tensor:
 
 
 def _info(folder: Path, name: str, item: Item) -> TensorInfo:
-    """What a header would say. The published trainer embeds patches by a linear layer, which is the convolution."""
-    shape = item.shape
-    patch = keys.OPTIONAL_KEYS["patch_size"]
-    if name == PATCH_NAME and len(shape) == 2 and shape[1] % math.prod(patch) == 0:
-        shape = (shape[0], shape[1] // math.prod(patch), *patch)
-    return TensorInfo(folder / _first_place(item)[0], item.key, SAFETENSORS_DTYPES[item.dtype], shape, item.size_bytes)
+    """What a header would say."""
+    file, shape = folder / _first_place(item)[0], keys.convolution_shape(name, item.shape)
+    return TensorInfo(file, item.key, SAFETENSORS_DTYPES[item.dtype], shape, item.size_bytes)
 
 
 def _check_whole(folder: Path, item: Item) -> None:

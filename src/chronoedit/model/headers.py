@@ -17,6 +17,7 @@ from chronoedit.errors import CheckpointError
 SHOWN_KEYS = 10
 PICKLE_SUFFIXES = frozenset({".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle"})
 WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
+METADATA, DATA_SUFFIX, TRAINED_FOLDER = ".metadata", ".distcp", "model"
 MAX_HEADER_BYTES = 100_000_000
 DTYPE_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -134,6 +135,22 @@ def _shards(index: Path) -> list[Path]:
     if missing:
         raise CheckpointError(f"{index.parent} lacks {shown(missing)} of {len(names)} shards; download them again")
     return [index.parent / name for name in names]
+
+
+def find_dcp(path: Path) -> Path | None:
+    """The folder of torch.distributed.checkpoint (DCP) that `path` is, or that is its `model`, as published.
+
+    None for anything else. Raises CheckpointError for a folder that has the data files and no `.metadata`.
+    """
+    for folder in (path, path / TRAINED_FOLDER):
+        if (folder / METADATA).is_file():
+            return folder
+        if folder.is_dir() and any(folder.glob(f"*{DATA_SUFFIX}")):
+            raise CheckpointError(
+                f"{folder} has {DATA_SUFFIX} files and no {METADATA}, which is written last: its save was cut off, or "
+                f"a copy left out the files that begin with a dot; take another checkpoint, or copy it again"
+            )
+    return None
 
 
 def read_tensors_info(files: Iterable[Path]) -> dict[str, TensorInfo]:

@@ -225,6 +225,17 @@ def names_below(root: str, roots: Iterable[str], names: Iterable[str]) -> dict[s
     return bare
 
 
+def convolution_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that a weight has here: the published trainer's patches go through a linear layer, of the same values.
+
+    Any other shape is left to the strict check.
+    """
+    patch: tuple[int, ...] = OPTIONAL_KEYS["patch_size"]
+    if name == "patch_embedding.weight" and len(shape) == 2 and shape[1] % math.prod(patch) == 0:
+        return shape[0], shape[1] // math.prod(patch), *patch
+    return shape
+
+
 def _under(root: str) -> str:
     return f"under {root!r}" if root else "without a prefix"
 

@@ -168,11 +168,14 @@ def _open_pickle(path: Path) -> TensorSource:
             break
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} holds no table of tensors by name; expected a transformer's state dict")
-    foreign = [name for name, value in state.items() if value.dtype not in SAFETENSORS_DTYPES]
+    of_training = keys.layout_of(state) is None and keys.training_roots(state)
+    renamed = keys.training_names(state, average=False, where=path) if of_training else keys.names_to_ours(state, path)
+    foreign = [name for name in renamed if state[name].dtype not in SAFETENSORS_DTYPES]
     if foreign:
         raise CheckpointError(f"{path}: {len(foreign)} tensors are of no floating-point type ({shown(foreign)})")
-    renamed = keys.names_to_ours(state, path)
-    values = {renamed[name]: value.contiguous() for name, value in state.items()}
+    values = {}
+    for name, ours in renamed.items():
+        values[ours] = state[name].reshape(keys.convolution_shape(ours, tuple(state[name].shape))).contiguous()
     return MemorySource({name: tensor_info(path, name, value) for name, value in values.items()}, values)
 
 

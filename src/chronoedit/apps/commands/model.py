@@ -19,6 +19,7 @@ from chronoedit.errors import ChronoEditError
 from chronoedit.model import keys
 from chronoedit.model.headers import (
     TensorInfo,
+    find_dcp,
     fingerprint,
     read_header,
     read_json,
@@ -111,14 +112,10 @@ class Info:
             _describe_picture(path, console)
         elif path.is_file():
             _describe_file(path, console)
+        elif (training := find_dcp(path)) is not None:
+            _describe_training(training, console)
         else:
-            from chronoedit.model.dcp import find_dcp
-
-            training = find_dcp(path)
-            if training is None:
-                _describe_folder(self.path, console)
-            else:
-                _describe_training(training, console)
+            _describe_folder(self.path, console)
         return 0
 
 
