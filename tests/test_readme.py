@@ -5,10 +5,12 @@ The commands for the published weights run on a random checkpoint of the same la
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +90,15 @@ def test_chronoedit_commands_run(words: list[str], newcomer: Path, capsys: pytes
         assert path.exists(), f"{path} was promised"
 
 
+@pytest.mark.parametrize("words", commands("torchrun"), ids=lambda words: " ".join(words[5:7]))
+def test_commands_on_several_processes_run(words: list[str], newcomer: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", *words[1:]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=newcomer, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (newcomer / done.stdout.splitlines()[-1]).exists()
+
+
 def test_an_edit_repeated_is_the_same(newcomer: Path) -> None:
     first, second = newcomer / "out/table.png", newcomer / "out/again.png"
     if not (first.exists() and second.exists()):
@@ -135,12 +146,12 @@ def test_the_download_goes_where_the_commands_look() -> None:
 
 
 def test_every_shell_line_is_checked() -> None:
-    known = ("chronoedit", "make", "pip", "python3", "hf")
+    known = ("chronoedit", "make", "pip", "python3", "hf", "torchrun")
     lines = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
     assert len(lines) == sum(len(commands(program)) for program in known)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/decisions.md", "docs/benchmarks.md", "examples/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/decisions.md", "docs/benchmarks.md", "docs/finetuning.md", "examples/README.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
