@@ -27,7 +27,7 @@ def write_report(folder: Path) -> Path:
     """Write `folder`/report.html; its path. Raises OutputError when the folder holds no log, ImageError."""
     records, unread = read_log(folder / LOG_FILE)
     recipe = _recipe(folder)
-    page = Page(f"Training run {folder.resolve().name}")
+    page = Page(f"Training run: {folder.resolve().name}")
     page.facts(_summary(recipe, records))
     if unread:
         page.text(f"{unread} lines of the log could not be read and are left out.")
@@ -95,12 +95,11 @@ def _summary(recipe: Mapping[str, Any], records: Sequence[Record]) -> dict[str, 
         "steps": last["step"],
         "minutes": last.get("minutes"),
     }
-    for name, figures in (("loss", ("loss",)), ("loss held out", _names(records, VALIDATION))):
-        found = [record for record in records if any(figure in record for figure in figures)]
-        if found:
-            ends = (found[0], found[-1]) if len(found) > 1 else (found[0],)
-            shown = (", ".join(f"{end[figure]:.4g}" for figure in figures if figure in end) for end in ends)
-            rows[name] = " → ".join(shown)
+    for name in ("loss", *_names(records, VALIDATION)):
+        values = [y for _, y in _points(records, name)]
+        if values:
+            label = name.replace(VALIDATION, "loss held out, noise ")
+            rows[label] = f"{values[0]:.4g} → {values[-1]:.4g}" if len(values) > 1 else values[0]
     rates = [record["items_per_s"] for record in records if "items_per_s" in record]
     if rates:
         rows["items a second"] = sum(rates) / len(rates)
