@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from chronoedit.training.optimizer_classes import build, optimizer_class, settings_of
+from chronoedit.training.optimizer_state import put_together, take_apart
 from chronoedit.training.recipes import Optimisation
 
 
 class Optimizers:
     """Several optimisers of different parameters as one, each stepping on a thread of its own.
 
-    Their states are numbered one after the other.
+    Parameters are numbered one after the other. What an optimiser keeps outside of its `state` and `param_groups` is
+    not known here, and not saved.
     """
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:
         self.parts = parts
+        self._as_made = [
+            {name: copy(value) if isinstance(value, (list, dict)) else value for name, value in group.items()}
+            for group in self.param_groups
+        ]
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -42,47 +50,101 @@ class Optimizers:
             part.zero_grad(set_to_none=set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
-        """As one optimiser's: `state` by parameter, and `param_groups`."""
-        state = {
-            first + index: slots
-            for first, part in self._numbered()
-            for index, slots in part.state_dict()["state"].items()
-        }
-        return {"state": state, "param_groups": self.param_groups}
+        """The state in two parts: `state`, tensors by parameter and slot, and `extra`, all else, which JSON can write.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from `state`; the groups' settings stay those of the recipe."""
-        for first, part in self._numbered():
-            count = _parameter_count(part)
-            state = {i - first: slots for i, slots in state_dict["state"].items() if first <= i < first + count}
-            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+        Raises TrainingError for what an optimiser keeps that can be written as neither.
+        """
+        state: dict[int, dict[str, Tensor]] = {}
+        slots: dict[str, dict[str, Any]] = {}
+        for index, (part, _, parameter) in enumerate(self._parameters()):
+            for slot, value in part.state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and "/" not in slot:
+                    state.setdefault(index, {})[slot] = value
+                else:
+                    plain = take_apart(value, slot, state.setdefault(index, {}))
+                    slots.setdefault(str(index), {})[slot] = plain
+        groups = [self._changed(number, state) for number in range(len(self.param_groups))]
+        filled = {index: tensors for index, tensors in state.items() if tensors}
+        return {"state": filled, "extra": {"slots": slots, "groups": groups}, "param_groups": self.param_groups}
 
-    def _numbered(self) -> Iterator[tuple[int, torch.optim.Optimizer]]:
-        first = 0
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from `state` and `extra` (which may be missing where it is empty), in the types that they have.
+
+        Settings that the optimiser did not change itself stay those of the recipe. Raises KeyError or ValueError for
+        the state of another optimiser.
+        """
+        extra = state_dict.get("extra") or {"slots": {}, "groups": [{}] * len(self.param_groups)}
+        parameters = list(self._parameters())
+        odd = [index for index in {*state_dict["state"], *map(int, extra["slots"])} if index >= len(parameters)]
+        if odd or len(extra["groups"]) != len(self.param_groups):
+            raise ValueError(f"the saved optimiser has other parameters: {odd or 'in other groups'}")
+        placed: dict[int, dict[str, Tensor]] = {}
+        for index, (part, group, parameter) in enumerate(parameters):
+            tensors = {
+                slot: value if _stays_on_cpu(slot, group) else value.to(parameter.device)
+                for slot, value in state_dict["state"].get(index, {}).items()
+            }
+            placed[index] = tensors
+            state = {slot: value for slot, value in tensors.items() if "/" not in slot}
+            for slot, plain in extra["slots"].get(str(index), {}).items():
+                state[slot] = put_together(plain, tensors)
+            part.state[parameter] = state
+        for number, (group, changed) in enumerate(zip(self.param_groups, extra["groups"], strict=True)):
+            tensors = placed[self._first(number)] if changed else {}
+            group.update({name: put_together(plain, tensors) for name, plain in changed.items()})
+
+    def _parameters(self) -> Iterator[tuple[torch.optim.Optimizer, dict[str, Any], nn.Parameter]]:
+        """In the order of their numbers, with their part and group."""
         for part in self.parts:
-            yield first, part
-            first += _parameter_count(part)
+            for group in part.param_groups:
+                for parameter in group["params"]:
+                    yield part, group, parameter
+
+    def _first(self, number: int) -> int:
+        """The number of a group's first parameter, with whose tensors those of the group are saved."""
+        return sum(len(group["params"]) for group in self.param_groups[:number])
+
+    def _changed(self, number: int, state: dict[int, dict[str, Tensor]]) -> dict[str, Any]:
+        """What an optimiser has changed in one of its groups (some keep a count or an estimate there)."""
+        made, group = self._as_made[number], self.param_groups[number]
+        changed = [
+            name for name, value in group.items()
+            if name not in ("params", "lr") and (name not in made or _has_tensors(value) or made[name] != value)
+        ]  # fmt: skip
+        tensors = state.setdefault(self._first(number), {})
+        return {name: take_apart(group[name], f"group/{name}", tensors) for name in changed}
 
 
-def _parameter_count(optimizer: torch.optim.Optimizer) -> int:
-    return sum(len(group["params"]) for group in optimizer.param_groups)
+def _has_tensors(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_tensors(each) for each in value.values())
+    return isinstance(value, Tensor) or (isinstance(value, (list, tuple)) and any(map(_has_tensors, value)))
+
+
+def _stays_on_cpu(slot: str, group: dict[str, Any]) -> bool:
+    """The count of steps lies there, as torch has it, unless it is needed on the device."""
+    return slot == "step" and not group.get("capturable") and not group.get("fused")
 
 
 def make_optimizer(modules: Sequence[nn.Module], recipe: Optimisation) -> Optimizers:
     """The recipe's optimiser over the trainable parameters; those of one axis (norms, biases) are not decayed.
 
     `muon` (Jordan 2024, with the update's size of Liu 2025, arXiv 2502.16982, so that one learning rate serves both)
-    takes the matrices of repeated blocks; embeddings, the ends of the model, norms and biases stay with AdamW.
-    Raises ValueError where torch has no Muon (before 2.9).
+    takes the matrices of repeated blocks, and the recipe's `optimizer_args`; embeddings, the ends of the model, norms
+    and biases stay with AdamW. Any other optimiser takes all. Raises ValueError for one that there is not.
     """
     named = {name: p for module in modules for name, p in module.named_parameters() if p.requires_grad}
     if len(named) < sum(p.requires_grad for module in modules for p in module.parameters()):
         raise ValueError("two modules in training have parameters of the same name")
-    hidden = [p for name, p in named.items() if recipe.optimizer == "muon" and _is_hidden(name, p)]
+    if recipe.optimizer != "muon":
+        return Optimizers(_built(recipe.optimizer, list(named.values()), recipe, recipe.optimizer_args))
+    hidden = [p for name, p in named.items() if _is_hidden(name, p)]
     taken = {id(p) for p in hidden}
-    parts: list[torch.optim.Optimizer] = [_adamw([p for p in named.values() if id(p) not in taken], recipe)]
-    parts += [_muon(hidden[k :: recipe.parts], recipe) for k in range(recipe.parts) if hidden[k :: recipe.parts]]
-    return Optimizers(*parts)
+    rest = [p for p in named.values() if id(p) not in taken]
+    shares = [hidden[k :: recipe.parts] for k in range(recipe.parts)]
+    arguments = {"adjust_lr_fn": "match_rms_adamw", **recipe.optimizer_args}
+    parts = [_built("adamw", rest, recipe, {})] if rest else []
+    return Optimizers(*parts, *(_built("muon", share, recipe, arguments) for share in shares if share))
 
 
 def _is_hidden(name: str, parameter: Tensor) -> bool:
@@ -95,21 +157,16 @@ def _is_vector(parameter: Tensor) -> bool:
     return sum(length > 1 for length in parameter.shape) <= 1
 
 
-def _adamw(parameters: list[nn.Parameter], recipe: Optimisation) -> torch.optim.AdamW:
-    groups = [
-        {"params": [p for p in parameters if not _is_vector(p)], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if _is_vector(p)], "weight_decay": 0.0},
-    ]
-    fused = all(p.dtype == torch.float32 for p in parameters)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.beta1, recipe.beta2), fused=fused)
-
-
-def _muon(parameters: list[nn.Parameter], recipe: Optimisation) -> torch.optim.Optimizer:
-    if not hasattr(torch.optim, "Muon"):
-        raise ValueError(f"torch {torch.__version__} has no Muon; use torch 2.9 or newer, or optimizer = 'adamw'")
-    return torch.optim.Muon(
-        parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, adjust_lr_fn="match_rms_adamw"
-    )
+def _built(
+    name: str, parameters: Sequence[nn.Parameter], recipe: Optimisation, arguments: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    found = optimizer_class(name)
+    if name == "adamw" and not arguments.keys() & {"foreach", "differentiable"}:  # which exclude it
+        arguments = {"fused": all(p.dtype == torch.float32 for p in parameters), **arguments}
+    settings = settings_of(found, recipe.learning_rate, (recipe.beta1, recipe.beta2), arguments)
+    vectors = [p for p in parameters if _is_vector(p)]
+    matrices = [p for p in parameters if not _is_vector(p)]
+    return build(found, matrices, vectors, recipe.weight_decay, settings)
 
 
 def learning_rate(recipe: Optimisation, step: int, progress: float) -> float:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import types
 import typing
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+
+from chronoedit.training.optimizer_classes import canonical_name, check_optimizer
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,7 +20,6 @@ else:
 
 Recipe = TypeVar("Recipe")
 
-OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -71,6 +72,10 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{where} is {value!r}; expected a list")
         return tuple(_read(typing.get_args(kind)[0], each, where) for each in value)
+    if typing.get_origin(kind) is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} is {value!r}; expected a table")
+        return value
     if float in allowed and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
@@ -108,12 +113,14 @@ class Budget:
 class Optimisation:
     """An optimiser with warm-up and cosine over the stage's budget, gradient clipping and an average of the weights.
 
-    `optimizer` is "adamw" or "muon", see `optim.make_optimizer`.
+    `optimizer` is "adamw", "muon" (see `optim.make_optimizer`), any other of torch.optim, or package.module.Class;
+    `optimizer_args` are its own arguments besides those that have a name here.
     Each batch is computed in `parts`, side by side; see `optim.set_gradients`.
     """
 
     learning_rate: float
     optimizer: str = "adamw"
+    optimizer_args: dict[str, Any] = field(default_factory=dict)
     warmup_steps: int = 100
     beta1: float = 0.9
     beta2: float = 0.99
@@ -130,8 +137,8 @@ class Optimisation:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer {self.optimizer!r} is unknown; choose one of {', '.join(OPTIMIZERS)}")
+        object.__setattr__(self, "optimizer", canonical_name(self.optimizer))
+        check_optimizer(self.optimizer, self.optimizer_args, self.weight_decay)
         if self.learning_rate <= 0 or self.batch_size < 1 or self.grad_clip <= 0:
             raise ValueError(
                 f"learning_rate {self.learning_rate}, batch_size {self.batch_size} and grad_clip {self.grad_clip} "
