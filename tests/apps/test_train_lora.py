@@ -101,6 +101,32 @@ def test_bad_data_is_named_before_training(workplace: Path, capsys: pytest.Captu
     assert not (workplace / "run" / "lora.safetensors").exists()
 
 
+def test_the_plan_comes_first_and_what_cannot_fit_is_refused(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "--dataset-metadata-path",
+        "data/example_dataset",
+        "--height",
+        "32",
+        "--width",
+        "32",
+        "--output-path",
+        "run",
+    ]
+    words += ["--max-steps", "1", "--samples", "0", "--batch-size", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr("chronoedit.training.plan.free_bytes", lambda device: 1000)
+        assert main(["train", "lora", *words]) == 1
+    refused = capsys.readouterr().err
+    assert "the plan for one process:" in refused and "error: this training needs about" in refused
+    assert not (workplace / "run" / "recipe.json").exists()
+    assert main(["train", "lora", *words]) == 0
+    assert "1 steps in about" in capsys.readouterr().err
+    page = (workplace / "run" / "report.html").read_text()
+    assert "<svg" in page and "a LoRA of rank 32" in page
+
+
 def test_ctrl_c_saves_and_the_same_command_goes_on(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,11 +15,14 @@ from chronoedit.apps.options import Switch, option
 from chronoedit.apps.progress import TrainingView
 
 if TYPE_CHECKING:
+    import torch
+
     from chronoedit.data.encoded import Encoder, Example
     from chronoedit.data.records import Record
     from chronoedit.model.checkpoint import Components
     from chronoedit.runtime.processes import Processes
     from chronoedit.training.finetune import Watch
+    from chronoedit.training.plan import TrainingFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,3 +173,35 @@ def watching(flags: RunFlags, processes: Processes, should_stop: Callable[[], bo
         return
     with TrainingView() as view:
         yield Watch(log=view.log, on_step=view.on_step, should_stop=should_stop, report_to=flags.report_to)
+
+
+def announce(facts: TrainingFacts, steps: int, processes: Processes, device: torch.device) -> None:
+    """Say what the run will take, in memory and time, before anything of it is loaded; on the first process.
+
+    Raises TrainingError, which names what would fit, when the memory that is free is too small.
+    """
+    import torch
+
+    from chronoedit.training.plan import free_bytes, make_plan, measure_throughput
+    from chronoedit.training.remedies import check
+
+    plan = make_plan(facts)
+    sharing = processes.count if facts.host_is_device else 1  # the processes of a machine without GPUs share it
+    free = free_bytes(device) // sharing
+    if processes.is_first:
+        computed = torch.bfloat16 if facts.compute == "bf16" else torch.float32
+        minutes = plan.seconds(steps, measure_throughput(device, computed)) / 60
+        many = f"{processes.count} processes, each:" if processes.count > 1 else "one process:"
+        print("the plan for", many, file=sys.stderr)
+        print(*plan.lines(), sep="\n", file=sys.stderr)
+        print(f"{free / 1e9:9.2f} GB  free; {steps} steps in about {minutes:.1f} minutes", file=sys.stderr)
+    check(plan, free, free_bytes(torch.device("cpu")) // sharing)
+
+
+def report(folder: Path, processes: Processes) -> None:
+    """Write the page of a finished run, on the first process, and say where it is."""
+    if not processes.is_first:
+        return
+    from chronoedit.training.run_report import write_report
+
+    print(f"the run's page: {write_report(folder)}", file=sys.stderr)

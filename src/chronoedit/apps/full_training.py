@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from chronoedit.apps.encoding import SizeFlags
-from chronoedit.apps.finetuning import RunFlags, TrainingSetFlags, encoded, watching
+from chronoedit.apps.finetuning import RunFlags, TrainingSetFlags, announce, encoded, report, watching
 from chronoedit.apps.launch import joined, stop_after_step, world_size
 from chronoedit.apps.options import option
 
@@ -55,11 +55,16 @@ class TrainFull:
         """Check everything, encode the set, train, and say where the model is."""
         self.training.check()
         sets = self.data.records(self.sizes)
-        from chronoedit.model.checkpoint import open_checkpoint
-        from chronoedit.training.finetune import Sources, forget
+        from chronoedit.model.checkpoint import locate, open_checkpoint
+        from chronoedit.model.headers import read_json
+        from chronoedit.model.keys import check_config
+        from chronoedit.training.facts import facts_of
+        from chronoedit.training.finetune import Schedule, Sources, forget
         from chronoedit.training.full import forget_checkpoints, train_full
 
         folder = self.training.output_path
+        config = locate(self.model.model_path).folder / "transformer" / "config.json"
+        arguments = check_config(read_json(config), config)
         with (
             joined(self.model.device, self.model.context_parallel) as (processes, device),
             stop_after_step() as should_stop,
@@ -74,9 +79,13 @@ class TrainFull:
             )
             # the weights are read into main memory, and only this process's part of them goes to the device
             components = open_checkpoint(self.model.model_path, device="cpu")
+            dtype = components.target.dtype
+            facts = facts_of(recipe, arguments, components.settings, examples, processes, device, dtype)
+            announce(facts, Schedule(recipe, examples, processes).steps, processes, device)
             sources = Sources(components, encoder, examples, validation=held_out)
             with watching(self.training, processes, should_stop) as watch:
                 path = train_full(recipe, sources, folder, watch, processes, device)
+            report(folder, processes)
             if processes.is_first:
                 print(path)
         return 0

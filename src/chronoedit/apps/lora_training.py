@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from chronoedit.apps.encoding import SizeFlags
-from chronoedit.apps.finetuning import RunFlags, TrainingSetFlags, encoded, watching
+from chronoedit.apps.finetuning import RunFlags, TrainingSetFlags, announce, encoded, report, watching
 from chronoedit.apps.launch import is_first, joined, stop_after_step
 from chronoedit.apps.options import option
 
@@ -107,11 +107,13 @@ class TrainLora:
         from chronoedit.model.headers import read_json
         from chronoedit.model.keys import check_config
         from chronoedit.runtime.quantize import check_precision
-        from chronoedit.training.finetune import Sources, forget
+        from chronoedit.training.facts import facts_of
+        from chronoedit.training.finetune import Schedule, Sources, forget
         from chronoedit.training.lora import linear_layers, target_modules, train_lora
 
         config = locate(self.model.name()).folder / "transformer" / "config.json"
-        target_modules(linear_layers(check_config(read_json(config), config)), self.model.targets())
+        arguments = check_config(read_json(config), config)
+        target_modules(linear_layers(arguments), self.model.targets())
         folder = self.training.output_path
         with joined(self.model.device) as (processes, device), stop_after_step() as should_stop:
             components = open_checkpoint(self.model.name(), device=device)
@@ -123,11 +125,15 @@ class TrainLora:
             encoder, examples, held_out = encoded(
                 components, self.sizes, self.data.cache or folder / "cache", sets, processes
             )
+            target, settings = components.target, components.settings
+            facts = facts_of(recipe, arguments, settings, examples, processes, device, target.dtype)
+            announce(facts, Schedule(recipe, examples, processes).steps, processes, device)
             if recipe.base_precision is not None or recipe.blocks_to_swap:  # made smaller before it moves there
-                components = open_checkpoint(self.model.name(), dtype=components.target.dtype, device="cpu")
+                components = open_checkpoint(self.model.name(), dtype=target.dtype, device="cpu")
             sources = Sources(components, encoder, examples, self.model.lora_checkpoint, held_out)
             with watching(self.training, processes, should_stop) as watch:
                 path = train_lora(recipe, sources, folder, watch, processes, device)
+            report(folder, processes)
             if processes.is_first:
                 print(path)
         return 0

@@ -23,6 +23,8 @@ from chronoedit.errors import ChronoEditError, EditCancelled
 logger = logging.getLogger(__name__)
 
 VERBOSE_FLAGS = ("--verbose", "-v")
+CHATTY = ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao.torchao_quantizer")
+"""Libraries that warn, each time they are imported, of kernels that this machine has no use for."""
 DONE, FAILED, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -55,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     verbose = len(words) < len(given)
     handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(name)s: %(message)s" if verbose else "%(levelname)s: %(message)s"))
+    if not verbose:
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.ERROR)
     project = logging.getLogger("chronoedit")
     before = project.level
     project.addHandler(handler)
