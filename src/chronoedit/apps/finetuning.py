@@ -116,6 +116,7 @@ class RunFlags:
             "optimisation": Optimisation(
                 learning_rate=self.learning_rate,
                 optimizer=self.optimizer,
+                optimizer_args=self.optimiser_arguments(),
                 warmup_steps=self.warmup_steps,
                 weight_decay=self.weight_decay,
                 grad_clip=self.max_grad_norm,

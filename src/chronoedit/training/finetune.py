@@ -29,12 +29,11 @@ from chronoedit.training.board import Board
 from chronoedit.training.objectives import add_noise, flow_loss, logit_normal_sigmas
 from chronoedit.training.optim import Optimizers, update
 from chronoedit.training.recipes import Budget, Optimisation
+from chronoedit.training.run_report import RECIPE_FILE, SAMPLES_FOLDER
 from chronoedit.training.samples import Samples
 from chronoedit.training.state import LOG_FILE, STATE_FILE, Resumable, Stage, step_generator
 from chronoedit.training.velocity import Conditions, predict
 
-RECIPE_FILE = "recipe.json"
-SAMPLES_FOLDER = "samples"
 VALIDATION_SIGMAS = (0.2, 0.5, 0.8, 1.0)
 VALIDATION_EXAMPLES = 32
 # What may change between two runs of one command: where it ends, and what is written on the way.

@@ -30,6 +30,7 @@ from chronoedit.training.optim import Optimizers
 from chronoedit.training.state import Progress
 
 FOLDER = "checkpoints"
+PROGRESS = "progress"
 
 
 def finished(folder: Path) -> list[Path]:
@@ -57,8 +58,6 @@ class ShardedState:
         self.module, self.average, self.optimizer = module, average, optimizer
         self.processes, self.keep_every = processes, keep_every
         self.progress = Progress()
-        groups = [(part, group) for part in optimizer.parts for group in part.param_groups]
-        self._part_of = {id(p): part for part, group in groups for p in group["params"]}
         self._pending: Future[Any] | None = None
         self._saved: Path | None = None
         # a group of its own: its collectives run on another thread than the training's
@@ -74,8 +73,11 @@ class ShardedState:
         if self.processes.is_first and path.exists():
             shutil.rmtree(path)  # the rest of a write that was cut off
         self.processes.barrier()
-        staged: dict[str, Any] = {name: _copied(tensor) for name, tensor in self._tensors().items()}
-        staged["progress"] = torch.tensor(list(json.dumps(asdict(self.progress)).encode()), dtype=torch.uint8)
+        optimizer = self.optimizer.state_dict()
+        tensors = {**self._weights(), **self._slots(optimizer["state"])}
+        staged: dict[str, Any] = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        plain = json.dumps({"progress": asdict(self.progress), "optimizer": optimizer["extra"]})
+        staged[PROGRESS] = torch.tensor(list(plain.encode()), dtype=torch.uint8)
         self._saved = path
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a single process, which needs no group
@@ -118,21 +120,21 @@ class ShardedState:
         try:
             metadata = reader.read_metadata().state_dict_metadata
             slots = self._empty_slots(metadata)
-            tensors: dict[str, Any] = {**self._weights(), **{name: tensor for name, (_, _, tensor) in slots.items()}}
-            progress = metadata["progress"]
+            tensors: dict[str, Any] = {**self._weights(), **self._slots(slots)}
+            progress = metadata[PROGRESS]
             assert isinstance(progress, TensorStorageMetadata)
-            tensors["progress"] = torch.empty(progress.size, dtype=torch.uint8)
+            tensors[PROGRESS] = torch.empty(progress.size, dtype=torch.uint8)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 dcp.load(tensors, storage_reader=reader, process_group=self._group, no_dist=self._group is None)
-            self.progress = Progress(**json.loads(bytes(tensors["progress"].tolist())))
+            plain = json.loads(bytes(tensors[PROGRESS].tolist()))
+            self.progress = Progress(**plain["progress"])
+            self.optimizer.load_state_dict({"state": slots, "extra": plain["optimizer"]})
         except (Exception, CheckpointException) as error:  # the reader raises its own, and what damaged bytes cause
             raise CheckpointError(
                 f"{found[-1]} does not continue this run ({_reason(error)}); train into another folder, or delete this "
                 "one"
             ) from error
-        for parameter, slot, tensor in slots.values():
-            self._state_of(parameter)[slot] = tensor
         return True
 
     def _weights(self) -> dict[str, Tensor]:
@@ -141,32 +143,30 @@ class ShardedState:
             tensors |= {f"ema.{name}": tensor for name, tensor in self.average.average.items()}
         return tensors
 
-    def _tensors(self) -> dict[str, Tensor]:
-        tensors = self._weights()
-        for name, parameter in self.module.named_parameters():
-            for slot, value in self._state_of(parameter).items():
-                tensors[f"optim.{name}.{slot}"] = value if isinstance(value, Tensor) else torch.tensor(value)
-        return tensors
+    def _slots(self, state: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The optimiser's tensors by key; their parameters' names do not depend on the optimiser's order."""
+        names = self._parameter_names()
+        return {f"optim.{names[k]}.{slot}": tensor for k, slots in state.items() for slot, tensor in slots.items()}
 
-    def _state_of(self, parameter: Tensor) -> dict[str, Any]:
-        part = self._part_of.get(id(parameter))
-        return {} if part is None else part.state[parameter]
+    def _parameter_names(self) -> list[str]:
+        """Names of the parameters in the optimiser's order."""
+        names = {id(p): name for name, p in self.module.named_parameters()}
+        return [names[id(p)] for group in self.optimizer.param_groups for p in group["params"]]
 
-    def _empty_slots(self, metadata: dict[str, Any]) -> dict[str, tuple[nn.Parameter, str, Tensor]]:
-        """Room for the optimiser's state, as the checkpoint has it: by key, the parameter, its slot and a tensor."""
+    def _empty_slots(self, metadata: dict[str, Any]) -> dict[int, dict[str, Tensor]]:
+        """Room for the optimiser's state, as the checkpoint has it."""
         parameters = dict(self.module.named_parameters())
-        slots = {}
+        numbers = {name: number for number, name in enumerate(self._parameter_names())}
+        slots: dict[int, dict[str, Tensor]] = {}
         for key, info in metadata.items():
             if not key.startswith("optim."):
                 continue
             name, slot = key.removeprefix("optim.").rsplit(".", 1)
             assert isinstance(info, TensorStorageMetadata)
             dtype, parameter = info.properties.dtype, parameters[name]
-            if info.size == parameter.shape:
-                empty = torch.zeros_like(parameter.detach(), dtype=dtype)
-            else:
-                empty = torch.zeros(info.size, dtype=dtype)
-            slots[key] = (parameter, slot, empty)
+            whole = info.size == parameter.shape
+            empty = torch.zeros_like(parameter.detach(), dtype=dtype) if whole else torch.zeros(info.size, dtype=dtype)
+            slots.setdefault(numbers[name], {})[slot] = empty
         return slots
 
 
@@ -176,8 +176,3 @@ def _reason(error: BaseException) -> str:
         rank, (failure, _) = next(iter(error.failures.items()))
         return f"process {rank}: {failure!r}"
     return str(error)
-
-
-def _copied(tensor: Tensor) -> Tensor:
-    """A copy that training does not change while it is written."""
-    return tensor.detach().clone()

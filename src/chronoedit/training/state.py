@@ -54,11 +54,13 @@ class TrainingState:
         """Write `folder`/state.safetensors, whole or not at all. Raises OutputError."""
         tensors = {f"model.{m}.{n}": t for m, module in self.modules.items() for n, t in module.state_dict().items()}
         tensors |= {f"ema.{m}.{n}": t for m, ema in self.averages.items() for n, t in ema.average.items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
+        optimizer = self.optimizer.state_dict()
+        for index, slots in optimizer["state"].items():
             tensors |= {f"optim.{index}.{slot}": value for slot, value in slots.items()}
         tensors = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}  # shared ones too
         folder.mkdir(parents=True, exist_ok=True)
-        save_tensors(tensors, folder / STATE_FILE, {"progress": json.dumps(asdict(self.progress))})
+        metadata = {"progress": json.dumps(asdict(self.progress)), "optimizer": json.dumps(optimizer["extra"])}
+        save_tensors(tensors, folder / STATE_FILE, metadata)
 
     def load(self, folder: Path) -> bool:
         """Continue from `folder` when a state was saved there; whether there was one.
@@ -71,15 +73,16 @@ class TrainingState:
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-                self.progress = Progress(**json.loads(file.metadata()["progress"]))
-            self._restore(tensors)
+                metadata = file.metadata()
+            self.progress = Progress(**json.loads(metadata["progress"]))
+            self._restore(tensors, json.loads(metadata["optimizer"]))
         except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
             raise CheckpointError(
                 f"{path} does not continue this run ({error}); train into another folder, or delete this one"
             ) from error
         return True
 
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
+    def _restore(self, tensors: dict[str, Tensor], extra: dict[str, Any]) -> None:
         for name, module in self.modules.items():
             module.load_state_dict(_under(tensors, f"model.{name}."))
         for name, ema in self.averages.items():
@@ -88,7 +91,7 @@ class TrainingState:
         for name, value in _under(tensors, "optim.").items():
             index, slot = name.split(".", 1)
             state.setdefault(int(index), {})[slot] = value
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.optimizer.load_state_dict({"state": state, "extra": extra})
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
