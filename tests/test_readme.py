@@ -151,7 +151,9 @@ def test_every_shell_line_is_checked() -> None:
     assert len(lines) == sum(len(commands(program)) for program in known)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/decisions.md", "docs/benchmarks.md", "docs/finetuning.md", "examples/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/decisions.md", "docs/benchmarks.md", "docs/finetuning.md", "examples/README.md"]
+)
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]

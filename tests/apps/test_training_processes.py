@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -36,7 +36,7 @@ def start(words: list[str], processes: int) -> subprocess.Popen[bytes]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*(launcher if processes > 1 else [sys.executable]), "-m", "chronoedit", *words]
-    return subprocess.Popen(command, env=environment, start_new_session=True)
+    return subprocess.Popen(command, env=environment)
 
 
 def kill_once(there: Path, process: subprocess.Popen[bytes]) -> None:
@@ -44,7 +44,9 @@ def kill_once(there: Path, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 180
     while not there.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
+    launched = psutil.Process(process.pid)
+    for each in [*launched.children(recursive=True), launched]:  # a launcher's workers are of other sessions
+        each.kill()
     process.wait()
     assert there.exists()
 
@@ -73,6 +75,7 @@ def test_full_in_one_process_and_its_edit(workplace: Path, capsys: pytest.Captur
     picture = str(Path(__file__).parents[2] / "examples" / "table.png")
     edit = ["--input", picture, "--prompt", "push the ball", "--num-inference-steps", "1", "--output", "edit.png"]
     assert main(["edit", "--model-path", "run/model", *edit]) == 0
+    words[words.index("run")] = "other"
     assert main([*words, "--max-steps", "3", "--strategy", "fsdp"]) == 2
     assert "strategy fsdp needs several processes" in capsys.readouterr().err
     assert main([*words, "--context-parallel", "2"]) == 2

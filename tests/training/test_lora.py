@@ -19,8 +19,9 @@ from chronoedit.errors import OutputError, TrainingError
 from chronoedit.lora.adapters import fuse, read_lora
 from chronoedit.lora.files import describe
 from chronoedit.model.checkpoint import open_checkpoint
+from chronoedit.runtime.processes import Processes
 from chronoedit.training import lora as module
-from chronoedit.training.finetune import Sources, Watch, forget
+from chronoedit.training.finetune import Sources, Watch, forget, held
 from chronoedit.training.lora import Adapter, LoraRecipe, linear_layers, target_modules, train_lora
 from chronoedit.training.recipes import Optimisation
 
@@ -134,6 +135,12 @@ def test_another_recipe_is_refused_and_fresh_starts_over(sources: Sources, tmp_p
         train_lora(recipe(1), again(fewer), tmp_path)
     forget(tmp_path)
     train_lora(recipe(1, seed=3), again(sources), tmp_path)
+
+
+def test_two_runs_in_one_folder_are_refused(sources: Sources, tmp_path: Path) -> None:
+    with held(tmp_path, Processes()), pytest.raises(OutputError, match="another process is training in"):
+        train_lora(recipe(1), sources, tmp_path)
+    train_lora(recipe(1), again(sources), tmp_path)
 
 
 def test_it_goes_on_from_a_lora(sources: Sources, tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ class TrainFull:
         from chronoedit.model.headers import read_json
         from chronoedit.model.keys import check_config
         from chronoedit.training.facts import facts_of
-        from chronoedit.training.finetune import Schedule, Sources, forget
-        from chronoedit.training.full import forget_checkpoints, train_full
+        from chronoedit.training.finetune import Schedule, Sources, forget, held
+        from chronoedit.training.full import train_full
 
         folder = self.training.output_path
         config = locate(self.model.model_path).folder / "transformer" / "config.json"
@@ -70,9 +70,9 @@ class TrainFull:
             stop_after_step() as should_stop,
         ):
             recipe = self._recipe(open_checkpoint(self.model.model_path, device="cpu").settings.flow_shift, device)
-            if self.training.fresh and processes.is_first:
-                forget(folder)
-                forget_checkpoints(folder)
+            if self.training.fresh:
+                with held(folder, processes):
+                    forget(folder, processes)
             cache = self.data.cache or folder / "cache"
             encoder, examples, held_out = encoded(
                 open_checkpoint(self.model.model_path, device=device), self.sizes, cache, sets, processes

@@ -108,7 +108,7 @@ class TrainLora:
         from chronoedit.model.keys import check_config
         from chronoedit.runtime.quantize import check_precision
         from chronoedit.training.facts import facts_of
-        from chronoedit.training.finetune import Schedule, Sources, forget
+        from chronoedit.training.finetune import Schedule, Sources, forget, held
         from chronoedit.training.lora import linear_layers, target_modules, train_lora
 
         config = locate(self.model.name()).folder / "transformer" / "config.json"
@@ -120,8 +120,9 @@ class TrainLora:
             recipe = self._recipe(components.settings.flow_shift)
             if recipe.base_precision is not None:
                 check_precision(recipe.base_precision, device, training=True)
-            if self.training.fresh and processes.is_first:
-                forget(folder)
+            if self.training.fresh:
+                with held(folder, processes):
+                    forget(folder, processes)
             encoder, examples, held_out = encoded(
                 components, self.sizes, self.data.cache or folder / "cache", sets, processes
             )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ from chronoedit.training.samples import Samples
 from chronoedit.training.state import LOG_FILE, STATE_FILE, Resumable, Stage, step_generator
 from chronoedit.training.velocity import Conditions, predict
 
+LOCK_FILE = ".lock"
+CHECKPOINTS_FOLDER = "checkpoints"
+MODEL_FOLDER = "model"
 VALIDATION_SIGMAS = (0.2, 0.5, 0.8, 1.0)
 VALIDATION_EXAMPLES = 32
 # What may change between two runs of one command: where it ends, and what is written on the way.
@@ -128,10 +132,42 @@ def _differences(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
     return different
 
 
-def forget(folder: Path) -> None:
-    """Take a run's state out of its folder, so that the next one starts over; what it made stays."""
-    for name in (RECIPE_FILE, STATE_FILE, LOG_FILE):
-        (folder / name).unlink(missing_ok=True)
+@contextmanager
+def held(folder: Path, processes: Processes) -> Iterator[None]:
+    """Within it the folder is this run's alone, until it ends in whatever way. Raises OutputError when another has it.
+
+    Two runs in one folder would take each other's checkpoints away: the workers of a launcher that was killed live on.
+    """
+    with ExitStack() as stack:
+        taken = processes.is_first and not _locked(folder, stack)
+        if processes.any(taken)[0]:
+            raise OutputError(f"another process is training in {folder}; wait for it, or choose another output")
+        yield
+
+
+def _locked(folder: Path, stack: ExitStack) -> bool:
+    """Lock the folder until the stack is closed; whether that could be done. Where there are no locks, it can."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    folder.mkdir(parents=True, exist_ok=True)
+    file = stack.enter_context((folder / LOCK_FILE).open("w", encoding="utf-8"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def forget(folder: Path, processes: Processes = Processes()) -> None:  # noqa: B008 - frozen
+    """Take a run's state out of its folder, so that the next one starts over; LoRAs that it made stay."""
+    if processes.is_first:
+        for name in (RECIPE_FILE, STATE_FILE, LOG_FILE):
+            (folder / name).unlink(missing_ok=True)
+        for name in (CHECKPOINTS_FOLDER, MODEL_FOLDER):
+            shutil.rmtree(folder / name, ignore_errors=True)
+    processes.barrier()
 
 
 class Schedule:

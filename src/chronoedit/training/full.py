@@ -6,7 +6,6 @@ example (see `runtime.context_parallel`), whichever of the two it is.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +17,11 @@ from chronoedit.model.dit import ChronoEditDiT
 from chronoedit.runtime.context_parallel import share_tokens
 from chronoedit.runtime.processes import Processes
 from chronoedit.training.average import PowerAverage, power_of
-from chronoedit.training.finetune import Finetuner, FinetuneRecipe, Sources, Watch, claim
+from chronoedit.training.finetune import MODEL_FOLDER, Finetuner, FinetuneRecipe, Sources, Watch, claim, held
 from chronoedit.training.optim import make_optimizer
-from chronoedit.training.sharded import FOLDER, ShardedState, finished
+from chronoedit.training.sharded import ShardedState, finished
 
 STRATEGIES = ("plain", "fsdp")
-MODEL_FOLDER = "model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,16 +60,11 @@ def train_full(
     Raises OutputError when the folder holds a run of another recipe (naming what differs), TrainingError with the rows
     when the loss is not finite, CheckpointError.
     """
-    claim(folder, recipe, {**sources.identity()}, processes)
-    trainer = FullTrainer(recipe, sources, processes, device or sources.components.device)
-    trainer.state.load(folder)
-    return trainer.run(folder, watch)
-
-
-def forget_checkpoints(folder: Path) -> None:
-    """Take a run's checkpoints and model away, so that the next one starts over."""
-    for name in (FOLDER, MODEL_FOLDER):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    with held(folder, processes):
+        claim(folder, recipe, {**sources.identity()}, processes)
+        trainer = FullTrainer(recipe, sources, processes, device or sources.components.device)
+        trainer.state.load(folder)
+        return trainer.run(folder, watch)
 
 
 class FullTrainer(Finetuner):

@@ -23,7 +23,7 @@ from chronoedit.model.dit import ChronoEditDiT
 from chronoedit.runtime.block_swap import swap_blocks
 from chronoedit.runtime.processes import Processes
 from chronoedit.runtime.quantize import quantize
-from chronoedit.training.finetune import Finetuner, FinetuneRecipe, Sources, Watch, claim
+from chronoedit.training.finetune import Finetuner, FinetuneRecipe, Sources, Watch, claim, held
 from chronoedit.training.optim import make_optimizer
 from chronoedit.training.state import Progress, TrainingState
 
@@ -161,10 +161,11 @@ def train_lora(
     `device` (default: where it is).
     """
     start = None if sources.lora_checkpoint is None else read_lora(sources.lora_checkpoint).sha256
-    claim(folder, recipe, {**sources.identity(), "lora_checkpoint": start}, processes)
-    trainer = LoraTrainer(recipe, sources, processes, device)
-    trainer.state.load(folder)
-    return trainer.run(folder, watch)
+    with held(folder, processes):
+        claim(folder, recipe, {**sources.identity(), "lora_checkpoint": start}, processes)
+        trainer = LoraTrainer(recipe, sources, processes, device)
+        trainer.state.load(folder)
+        return trainer.run(folder, watch)
 
 
 class LoraTrainer(Finetuner):

@@ -26,16 +26,16 @@ from chronoedit.errors import CheckpointError, OutputError
 from chronoedit.model.dcp import METADATA, SafeReader
 from chronoedit.runtime.processes import Processes
 from chronoedit.training.average import PowerAverage
+from chronoedit.training.finetune import CHECKPOINTS_FOLDER
 from chronoedit.training.optim import Optimizers
 from chronoedit.training.state import Progress
 
-FOLDER = "checkpoints"
 PROGRESS = "progress"
 
 
 def finished(folder: Path) -> list[Path]:
     """The whole checkpoints below a run's folder, oldest first."""
-    steps = [path for path in (folder / FOLDER).glob("step-*") if (path / METADATA).is_file()]
+    steps = [path for path in (folder / CHECKPOINTS_FOLDER).glob("step-*") if (path / METADATA).is_file()]
     return sorted(steps, key=lambda path: int(path.name.removeprefix("step-")))
 
 
@@ -66,7 +66,7 @@ class ShardedState:
     def save(self, folder: Path) -> None:
         """Begin to write `folder`/checkpoints/step-N; all processes call it. Raises OutputError of the one before."""
         self.finish()
-        path = folder / FOLDER / f"step-{self.progress.step}"
+        path = folder / CHECKPOINTS_FOLDER / f"step-{self.progress.step}"
         if path in finished(folder):
             return
         self.processes.barrier()
