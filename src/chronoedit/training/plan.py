@@ -165,6 +165,10 @@ def make_plan(facts: TrainingFacts) -> TrainingPlan:
         loss = round(HEAP_LOSS[facts.kind, facts.checkpointing] * coming_and_going)
         rows = [replace(row, where="device") for row in rows if row.what != LOADED]
         rows.append(Row("lost between blocks of memory", "device", loss))
+        loading = [Row(LOADED, "device", _loaded(facts))]
+        if facts.kind == "lora":  # what is made smaller lies there twice
+            loading.append(Row("weights of the base", "device", round(facts.base_bytes * facts.shape.parameters)))
+        rows = max(rows, loading, key=lambda each: sum(row.bytes for row in each))
     return TrainingPlan(facts, tuple(row for row in rows if row.bytes), _flops(facts))
 
 
@@ -187,8 +191,6 @@ def _held(facts: TrainingFacts) -> list[Row]:
         size = BF16 if facts.compute == "bf16" else FP32
         whole = (2 * shape.block_parameters + shape.end_parameters) * size
         rows.append(Row("weights gathered from the other processes", "device", whole))
-    if facts.kind == "full":
-        rows.append(Row(LOADED, "host", FP32 * shape.parameters))
     rows.append(Row("weights in training", "device", trained))
     rows.append(Row("state of the optimiser", "device", facts.slots * trained))
     rows.append(Row("averaged weights", "device", facts.averages * trained))
@@ -196,7 +198,16 @@ def _held(facts: TrainingFacts) -> list[Row]:
         rows.append(Row(GRADIENTS, "device", trained))
     if facts.checkpoint_offload:
         rows.append(Row("inputs of the blocks", "host", _inputs(facts)))
-    return rows
+    later = sum(row.bytes for row in rows if row.where == "host")  # which comes once loading is done
+    return [*rows, Row(LOADED, "host", max(0, _loaded(facts) - later))]
+
+
+def _loaded(facts: TrainingFacts) -> int:
+    """Bytes of weights that are read into main memory first: all of them, where they do not go as they are."""
+    if facts.kind == "full":
+        return FP32 * facts.shape.parameters
+    size = FP32 if facts.compute == "fp32" else BF16
+    return size * facts.shape.parameters if facts.base_bytes < size or facts.swapped_blocks else 0
 
 
 def _pinned_block(facts: TrainingFacts) -> int:
