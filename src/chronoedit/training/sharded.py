@@ -74,15 +74,14 @@ class ShardedState:
             shutil.rmtree(path)  # the rest of a write that was cut off
         self.processes.barrier()
         optimizer = self.optimizer.state_dict()
-        tensors = {**self._weights(), **self._slots(optimizer["state"])}
-        staged: dict[str, Any] = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        tensors: dict[str, Any] = {**self._weights(), **self._slots(optimizer["state"])}
         plain = json.dumps({"progress": asdict(self.progress), "optimizer": optimizer["extra"]})
-        staged[PROGRESS] = torch.tensor(list(plain.encode()), dtype=torch.uint8)
+        tensors[PROGRESS] = torch.tensor(list(plain.encode()), dtype=torch.uint8)
         self._saved = path
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a single process, which needs no group
-            pending = dcp.async_save(
-                staged,
+            pending = dcp.async_save(  # which copies them to main memory before it returns
+                tensors,
                 storage_writer=dcp.FileSystemWriter(path, sync_files=True),
                 process_group=self._group,
                 no_dist=self._group is None,
