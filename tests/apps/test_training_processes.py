@@ -81,3 +81,11 @@ def test_full_in_one_process_and_its_edit(workplace: Path, capsys: pytest.Captur
     assert main([*words, "--context-parallel", "2"]) == 2
     assert "--context-parallel 2 needs several processes" in capsys.readouterr().err
     assert main([*words, "--max-steps", "1", "--fresh", "--learning-rate", "1e-4"]) == 0
+
+
+def test_accelerate_launches_it(workplace: Path) -> None:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    settings = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    words = ["train", "lora", *SET, "--max-steps", "1", "--samples", "0", "--output-path", "run"]
+    assert subprocess.run([*launcher, *settings, "-m", "chronoedit", *words]).returncode == 0
+    assert Path("run/lora.safetensors").is_file()
