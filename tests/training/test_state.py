@@ -97,3 +97,33 @@ def test_generators_differ_by_seed_step_and_purpose() -> None:
     assert len(draws) == 4
     same = [torch.randn((), generator=step_generator(3, 4, "x")).item() for _ in range(2)]
     assert same[0] == same[1]
+
+
+def test_samples_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("chronoedit.training.state.time.perf_counter", lambda: clock[0])
+    drawn: list[int] = []
+
+    def step(at: int, progress: float) -> dict[str, float]:
+        clock[0] += 10
+        return {}
+
+    def sample(done: int) -> None:
+        clock[0] += 5
+        drawn.append(done)
+
+    module = torch.nn.Linear(1, 1)
+    state = TrainingState({"m": module}, {}, make_optimizer([module], Optimisation(learning_rate=1.0)), Progress())
+    Stage(
+        state=state,
+        budget=Budget(max_steps=40),
+        folder=tmp_path,
+        train_step=step,
+        validate=dict,
+        checkpoint_every_s=1e9,
+        validate_every_s=1e9,
+        log=lambda record: None,
+        on_sample=sample,
+        sample_every_s=20,
+    ).run()
+    assert drawn == [2, 12, 22, 32, 40]  # every 20 s at first, then every 100 s, and at the end

@@ -40,6 +40,7 @@ CHECKPOINTS_FOLDER = "checkpoints"
 MODEL_FOLDER = "model"
 VALIDATION_SIGMAS = (0.2, 0.5, 0.8, 1.0)
 VALIDATION_EXAMPLES = 32
+SAMPLE_STEPS = 20
 # What may change between two runs of one command: where it ends, and what is written on the way.
 FREE_TO_CHANGE = ("max_steps", "save_steps", "samples", "sample_every_s", "checkpoint_every_s", "validate_every_s")
 
@@ -49,7 +50,8 @@ class FinetuneRecipe:
     """How a model is trained further, apart from the data and the model.
 
     `num_epochs` or `max_steps`, whichever ends first. `clip_share` is the share of the batches that are reasoning clips
-    (None: as they lie in the set). `samples` examples are edited as training goes on, every `sample_every_s` seconds.
+    (None: as they lie in the set). `samples` examples are edited as training goes on, every `sample_every_s` seconds
+    or, where that takes long, as often as takes a twentieth of the time.
     """
 
     optimisation: Optimisation
@@ -366,12 +368,20 @@ class Finetuner:
         return Board(folder / "tensorboard", watch.report_to, asdict(self.recipe))
 
     def _samples(self) -> Samples | None:
-        """Of examples that are held out, where there are any."""
-        examples = [*self.sources.validation, *self.sources.examples][: self.recipe.samples]
+        """Of held-out examples, where there are any; of clips, which take several times as long, one."""
+        there = [*self.sources.validation, *self.sources.examples]
+        clips = [example for example in there if example.bucket.latent_frames > 2][:1]
+        pairs = [example for example in there if example.bucket.latent_frames == 2]
+        examples = [*clips, *pairs][: self.recipe.samples]
         if not examples:
             return None
-        compute = self.recipe.optimisation.precision
-        return Samples(self.sources.encoder, examples, seed=self.recipe.seed, compute=compute)
+        return Samples(
+            self.sources.encoder,
+            examples,
+            seed=self.recipe.seed,
+            num_inference_steps=min(SAMPLE_STEPS, self.sources.components.settings.num_inference_steps),
+            compute=self.recipe.optimisation.precision,
+        )
 
     def _refuse_infinite(self, loss: Tensor, step: int, examples: Sequence[Example]) -> None:
         bad = not bool(torch.isfinite(loss.detach()))

@@ -27,6 +27,7 @@ from chronoedit.training.recipes import Budget
 
 STATE_FILE = "state.safetensors"
 LOG_FILE = "log.jsonl"
+SAMPLE_SHARE = 0.05
 
 
 @dataclass
@@ -121,8 +122,9 @@ class Stage:
 
     `train_step(step, progress)` does one step and returns figures to log; `validate()` returns more of them.
     `log` is called with each record, after it is appended to `folder`/log.jsonl; `on_checkpoint` after each saved
-    state; `on_step` with the number of steps done, after each; `on_sample` with the same, every `sample_every_s` and
-    at the end. Once `should_stop()` is true the state is saved after the step at hand, and KeyboardInterrupt is raised.
+    state; `on_step` with the number of steps done, after each; `on_sample` with the same, every `sample_every_s` (and
+    so seldom that it takes at most `SAMPLE_SHARE` of the time) and at the end. Once `should_stop()` is true the state
+    is saved after the step at hand, and KeyboardInterrupt is raised.
     With several `processes` all do the same at the same step, and the first one writes the log.
     """
 
@@ -146,6 +148,7 @@ class Stage:
         """Train to the end of the budget. Interrupted, the same call resumes from the last checkpoint."""
         progress = self.state.progress
         saved = validated = sampled = progress.seconds
+        sample_every_s = self.sample_every_s
         figures: list[dict[str, float]] = []
         while (share := self.budget.progress(progress.step, progress.seconds)) < 1:
             began = time.perf_counter()
@@ -158,15 +161,17 @@ class Stage:
             validate, save, sample, stop = self.processes.any(
                 now - validated >= self.validate_every_s,
                 now - saved >= self.checkpoint_every_s,
-                now - sampled >= self.sample_every_s,
+                now - sampled >= sample_every_s,
                 self.should_stop(),
             )
             if validate:
                 self._record(figures, now - validated)
                 figures, validated = [], now
             if sample:
+                began = time.perf_counter()
                 self._sample()
-                sampled = now
+                sampled, took = now, time.perf_counter() - began
+                sample_every_s = max(self.sample_every_s, took / SAMPLE_SHARE)
             if save or stop:
                 self._checkpoint()
                 saved = now
