@@ -37,3 +37,7 @@ class DataError(ChronoEditError):
 
 class TrainingError(ChronoEditError):
     """A training run that cannot go on."""
+
+
+class VlmError(ChronoEditError):
+    """A vision-language model that cannot be asked, refuses, or does not answer as it must."""

@@ -144,7 +144,7 @@ def test_published_flags_are_accepted_and_explained(edit, tmp_path: Path) -> Non
     flags = ("--use-prompt-enhancer", "--disable-guardrails", "--offload_model", "--device", "cpu")
     code, _, err = edit("-o", tmp_path / "out.png", *flags)
     assert code == 0
-    assert "no prompt enhancer is configured yet; the edit goes on with your prompt" in err
+    assert "an edit does not ask for it yet, and goes on with your prompt" in err
     assert "no filter looks at pictures or prompts here" in err
 
 

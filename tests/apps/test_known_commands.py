@@ -113,7 +113,7 @@ def test_plain(capsys: pytest.CaptureFixture[str]) -> None:
     assert metadata["request"]["prompt"] == "Add a sunglasses to the cat's face"
     assert not metadata["request"]["reasoning"] and media.read_video("output.mp4").shape[0] == 5
     assert metadata["model"] == MODEL
-    assert "no prompt enhancer is configured yet" in capsys.readouterr().err
+    assert "an edit does not ask for it yet" in capsys.readouterr().err
 
 
 def test_with_temporal_reasoning() -> None:

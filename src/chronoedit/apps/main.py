@@ -39,6 +39,7 @@ class Group:
 GROUPS: dict[str, Group] = {
     "edit": Group("edit", "edit a picture"),
     "chain": Group("edit", "several edits, each starting from the last result"),
+    "enhance": Group("enhance", "put a request into the words that the model knows best"),
     "info": Group("model", "what a checkpoint, or a picture made here, is"),
     "convert": Group("model", "write a checkpoint in another layout"),
     "data": Group("data", "training sets: what is in them, and what is wrong"),

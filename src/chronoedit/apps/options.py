@@ -146,7 +146,7 @@ class ModelFlags:
 class PublishedFlags:
     """Flags of the published program that change nothing here."""
 
-    use_prompt_enhancer: Annotated[Switch, option("no enhancer is configured yet: your prompt is used as it is")] = (
+    use_prompt_enhancer: Annotated[Switch, option("not asked for by an edit yet: see chronoedit enhance")] = (
         False
     )
     disable_guardrails: Annotated[Switch, option("there are none to disable: no filter looks at the picture")] = False
@@ -156,7 +156,8 @@ class PublishedFlags:
         notes = []
         if self.use_prompt_enhancer:
             notes.append(
-                "--use-prompt-enhancer: no prompt enhancer is configured yet; the edit goes on with your prompt"
+                "--use-prompt-enhancer: an edit does not ask for it yet, and goes on with your prompt; "
+                "chronoedit enhance makes a longer one"
             )
         if self.disable_guardrails:
             notes.append(

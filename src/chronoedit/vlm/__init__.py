@@ -1,0 +1,1 @@
+"""Vision-language models: a client, what they are asked, and how their answers are checked."""
