@@ -148,9 +148,9 @@ class Server:
         return [{"role": "system", "content": question.instructions}, {"role": "user", "content": content}]
 
     def _send(self, messages: list[dict[str, Any]], question: Question) -> str:
+        client, settings = self._client, self.settings  # the first says which extra is missing
         import openai
 
-        settings = self.settings
         if settings.max_requests is not None and self.sent >= settings.max_requests:
             raise VlmError(f"the budget of {settings.max_requests} requests is spent; raise it, or ask for less")
         if question.images and not settings.is_local and not self._told:
@@ -158,7 +158,7 @@ class Server:
             self._told = True
         self.sent += 1
         try:
-            reply = self._client.chat.completions.create(
+            reply = client.chat.completions.create(
                 model=settings.model,
                 messages=messages,
                 max_tokens=question.max_tokens,
