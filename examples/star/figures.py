@@ -81,7 +81,7 @@ def _has_star(record: Record, folder: Path) -> bool:
 def curve(folder: Positional[Path], output: Positional[Path]) -> None:
     """Draw the training loss of a run, averaged over the lines of its log, over the minutes it took."""
     lines: list[dict[str, Any]] = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    points = [(line["seconds"] / 60, line["loss"]) for line in lines if "loss" in line]
+    points = [(line["minutes"], line["loss"]) for line in lines if "loss" in line]
     size = max(1, len(points) // CURVE_POINTS)
     edges = [*range(0, len(points), size), len(points)]
     means = [tuple(np.mean(points[a:b], axis=0).tolist()) for a, b in pairwise(edges) if b > a]
