@@ -92,6 +92,21 @@ def test_tensorboard_has_the_curves(sources: Sources, tmp_path: Path) -> None:
     assert events.Scalars("loss")[-1].step == 3
 
 
+def test_what_the_edit_changes_may_weigh_more_in_training_alone(sources: Sources) -> None:
+    plain, weighted = (module.LoraTrainer(recipe(1, changed_weight=w), again(sources)).objective for w in (0.0, 3.0))
+    transformer, generator = sources.components.transformer, torch.Generator
+    examples = list(sources.examples[:2])
+    with torch.no_grad():
+        losses = [each.loss(transformer, examples, generator().manual_seed(7)) for each in (plain, weighted)]
+        held = [
+            each.loss(transformer, examples[:1], generator().manual_seed(7), torch.tensor([0.5]))
+            for each in (plain, weighted)
+        ]
+    assert losses[0] != losses[1] and held[0] == held[1]
+    with pytest.raises(ValueError, match="changed_weight -1 is negative"):
+        recipe(1, changed_weight=-1)
+
+
 def test_the_loss_falls(sources: Sources, tmp_path: Path) -> None:
     trainer = module.LoraTrainer(recipe(60), sources)
     examples = list(sources.examples[:2])

@@ -78,6 +78,7 @@ class RunFlags:
     max_grad_norm: Annotated[float, option("longer gradients are cut to this", shown="X")] = 1.0
     flow_shift: Annotated[float | None, option("of the noise levels (default: the model's)", shown="X")] = None
     text_dropout: Annotated[float, option("share of prompts left out, 0 to 1", shown="X")] = 0.0
+    changed_weight: Annotated[float, option("extra weight of what an edit changes, such as 3", shown="X")] = 0.0
     save_steps: Annotated[int | None, option("keep what there is every so many", shown="N")] = None
     samples: Annotated[int, option("examples that are edited as it goes on; held-out ones first", shown="N")] = 4
     sample_every_s: Annotated[float, option("seconds between those", shown="S")] = 600.0
@@ -131,6 +132,7 @@ class RunFlags:
             "clip_share": data.clip_share,
             "flow_shift": flow_shift if self.flow_shift is None else self.flow_shift,
             "text_dropout": self.text_dropout,
+            "changed_weight": self.changed_weight,
             "gradient_checkpointing": self.use_gradient_checkpointing,
             "checkpointing_offload": self.use_gradient_checkpointing_offload,
             "save_steps": self.save_steps,

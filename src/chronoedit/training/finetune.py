@@ -27,7 +27,7 @@ from chronoedit.model.checkpoint import Components
 from chronoedit.model.dit import ChronoEditDiT
 from chronoedit.runtime.processes import Processes
 from chronoedit.training.board import Board
-from chronoedit.training.objectives import add_noise, flow_loss, logit_normal_sigmas
+from chronoedit.training.objectives import add_noise, change_weight, flow_loss, logit_normal_sigmas
 from chronoedit.training.optim import Optimizers, update
 from chronoedit.training.recipes import Budget, Optimisation
 from chronoedit.training.run_report import RECIPE_FILE, SAMPLES_FOLDER
@@ -50,8 +50,10 @@ class FinetuneRecipe:
     """How a model is trained further, apart from the data and the model.
 
     `num_epochs` or `max_steps`, whichever ends first. `clip_share` is the share of the batches that are reasoning clips
-    (None: as they lie in the set). `samples` examples are edited as training goes on, every `sample_every_s` seconds
-    or, where that takes long, as often as takes a twentieth of the time.
+    (None: as they lie in the set). `changed_weight` is the extra weight of what the edit changes in the loss of
+    training (see `objectives.change_weight`; the embedded model was trained with 3). `samples` examples are edited as
+    training goes on, every `sample_every_s` seconds or, where that takes long, as often as takes a twentieth of the
+    time.
     """
 
     optimisation: Optimisation
@@ -61,6 +63,7 @@ class FinetuneRecipe:
     clip_share: float | None = None
     flow_shift: float = 5.0
     text_dropout: float = 0.0
+    changed_weight: float = 0.0
     gradient_checkpointing: bool = False
     checkpointing_offload: bool = False
     save_steps: int | None = None
@@ -77,6 +80,8 @@ class FinetuneRecipe:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} {value} is not between 0 and 1")
+        if self.changed_weight < 0:
+            raise ValueError(f"changed_weight {self.changed_weight} is negative; use 0 for a plain loss, or up to 3")
 
 
 @dataclass(frozen=True)
@@ -226,7 +231,9 @@ class Objective:
         """Mean loss of a batch; noise levels are drawn, and prompts dropped, where `sigmas`, b, are not given."""
         loaded = [self.sources.encoder.load(example) for example in examples]
         latents = torch.stack([each.latents for each in loaded]).float()  # b z t h w
-        dropout = self.recipe.text_dropout if sigmas is None else 0.0
+        in_training = sigmas is None
+        dropout = self.recipe.text_dropout if in_training else 0.0
+        strength = self.recipe.changed_weight if in_training else 0.0
         if sigmas is None:
             sigmas = logit_normal_sigmas(len(loaded), self.recipe.flow_shift, generator)
         noise = torch.randn(latents.shape, generator=generator)
@@ -237,7 +244,7 @@ class Objective:
         compute = self.recipe.optimisation.precision
         with self._saving():
             velocity = predict(transformer, noisy, 1000 * sigmas, conditions, self.device, compute)
-        weight = torch.ones_like(target[:, :1])
+        weight = change_weight(latents, strength)
         return flow_loss(velocity, target.to(self.device), weight.to(self.device)).mean()
 
     @torch.no_grad()
