@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import FirstBlockCacheConfig
 from diffusers.hooks._helpers import TransformerBlockRegistry
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from diffusers.models.transformers.transformer_chronoedit import ChronoEditTransformer3DModel
 from torch import Tensor
 
@@ -203,6 +204,7 @@ def test_built_on_meta_and_given_weights(dit: ChronoEditDiT, dit_config: Any, in
 def test_attention_backend_can_be_set(dit: ChronoEditDiT, inputs: Any, assert_close: Any) -> None:
     """Another kernel of torch within 1e-5; every attention of the model gets it."""
     expected = plain(dit, inputs)
+    before, _ = _AttentionBackendRegistry.get_active_backend()
     try:
         dit.set_attention_backend("_native_math")
         kernels = [module.processor for module in dit.modules() if hasattr(module, "processor")]
@@ -211,4 +213,5 @@ def test_attention_backend_can_be_set(dit: ChronoEditDiT, inputs: Any, assert_cl
         assert_close(plain(dit, inputs), expected, 1e-5)
     finally:
         dit.reset_attention_backend()
+        _AttentionBackendRegistry.set_active_backend(before)  # which diffusers changes for the whole process
     assert all(kernel._attention_backend is None for kernel in kernels)

@@ -32,7 +32,9 @@ WAYS = {"plain": ("plain", 1), "fsdp": ("fsdp", 1), "context": ("plain", 2), "fs
 
 
 def recipe(steps: int, **changes: Any) -> FullRecipe:
-    optimisation = Optimisation(learning_rate=1e-3, warmup_steps=5, batch_size=2, checkpoint_every_s=0.0)
+    optimisation = Optimisation(
+        learning_rate=1e-3, warmup_steps=5, batch_size=2, checkpoint_every_s=0.0, validate_every_s=0.0
+    )
     settings = {"optimisation": optimisation, "num_epochs": 1000, "max_steps": steps, "text_dropout": 0.1}
     return FullRecipe(**{**settings, **changes})
 
@@ -40,7 +42,8 @@ def recipe(steps: int, **changes: Any) -> FullRecipe:
 def opened(checkpoint: Path, data: Path) -> Sources:
     components = open_checkpoint(checkpoint, device="cpu")
     encoder = Encoder(components=components, cache=TensorCache(data / "cache"), geometry=Geometry(height=48, width=32))
-    return Sources(components, encoder, encoder.encode(open_records(data).records))
+    examples = encoder.encode(open_records(data).records)
+    return Sources(components, encoder, examples[:5], validation=examples[5:])
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +63,15 @@ def trained(sources: Sources, processes: Processes, strategy: str) -> dict[str, 
     accumulated = 2 // processes.data_count
     chosen = recipe(STEPS, gradient_accumulation_steps=accumulated, strategy=strategy)
     trainer = FullTrainer(chosen, sources, processes, CPU)
-    losses = [trainer.step(step, step / STEPS)["loss"] for step in range(STEPS)]
+    losses, validation = [], []
+    for step in range(STEPS):
+        losses.append(trainer.step(step, step / STEPS)["loss"])
+        if step in (9, STEPS - 1):  # of the averaged weights, after which training goes on
+            validation += trainer.validate().values()
     weights = {name: whole(p.detach()).clone() for name, p in trainer.transformer.named_parameters()}
     assert trainer.average is not None
     averaged = {f"ema.{name}": whole(tensor).clone() for name, tensor in trainer.average.average.items()}
-    return {"losses": losses, "weights": {**weights, **averaged}}
+    return {"losses": losses, "validation": validation, "weights": {**weights, **averaged}}
 
 
 def trained_by_two(checkpoint: Path, data: Path, path: Path) -> None:
@@ -83,6 +90,7 @@ def test_two_processes_end_with_the_weights_of_one(
     assert last < first / 2
     for way, found in torch.load(tmp_path / "found.pt").items():
         assert found["losses"] == pytest.approx(alone["losses"], abs=1e-4), way
+        assert found["validation"] == pytest.approx(alone["validation"], abs=1e-4) and found["validation"], way
         assert set(found["weights"]) == set(alone["weights"])
         worst = max(float((found["weights"][n] - w).abs().max()) for n, w in alone["weights"].items())
         print(f"{way}: largest difference of a weight {worst:.1e}; loss {first:.3f} to {last:.3f}")  # shown with -s
@@ -105,7 +113,7 @@ def stopping_at(step: int) -> Watch:
 
 
 def stopped_and_resumed(checkpoint: Path, data: Path, folder: Path, processes: Processes, strategy: str) -> None:
-    chosen = recipe(5, strategy=strategy)
+    chosen = recipe(5, strategy=strategy, samples=1)
     train_full(chosen, opened(checkpoint, data), folder / "whole", processes=processes)
     with pytest.raises(KeyboardInterrupt):
         train_full(chosen, opened(checkpoint, data), folder / "cut", stopping_at(2), processes)

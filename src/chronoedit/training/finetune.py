@@ -321,7 +321,12 @@ class Finetuner:
 
     def validate(self) -> dict[str, float]:
         """Loss of the held-out examples by noise level."""
-        return self.objective.validation(self.transformer, self.processes)
+        figures = self.objective.validation(self.transformer, self.processes)
+        self.after_looking()
+        return figures
+
+    def after_looking(self) -> None:
+        """What is to be done after forward passes that no backward pass follows."""
 
     def after_step(self, folder: Path, step: int) -> None:
         """What is to be done with `step` steps done."""
@@ -346,6 +351,7 @@ class Finetuner:
             def on_sample(step: int) -> None:
                 assert samples is not None
                 sheet = samples.draw(self.transformer, self.device)
+                self.after_looking()
                 if board is not None:
                     save_image(sheet, folder / SAMPLES_FOLDER / f"step-{step}.png")
                     board.show("samples", sheet, step)

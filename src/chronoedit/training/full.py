@@ -106,6 +106,13 @@ class FullTrainer(Finetuner):
         self.average.swap()
         return figures
 
+    def after_looking(self) -> None:
+        """Take weights back that were gathered: only a backward pass does that by itself for those of the ends."""
+        from torch.distributed.fsdp import FSDPModule
+
+        if isinstance(self.transformer, FSDPModule):
+            self.transformer.reshard()
+
     def after_step(self, folder: Path, step: int) -> None:
         """Write a checkpoint that is kept, where one is due."""
         if self.recipe.save_steps is not None and step % self.recipe.save_steps == 0:
