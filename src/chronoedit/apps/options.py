@@ -146,9 +146,7 @@ class ModelFlags:
 class PublishedFlags:
     """Flags of the published program that change nothing here."""
 
-    use_prompt_enhancer: Annotated[Switch, option("not asked for by an edit yet: see chronoedit enhance")] = (
-        False
-    )
+    use_prompt_enhancer: Annotated[Switch, option("not asked for by an edit yet: see chronoedit enhance")] = False
     disable_guardrails: Annotated[Switch, option("there are none to disable: no filter looks at the picture")] = False
 
     def explain(self) -> list[str]:
