@@ -123,7 +123,10 @@ def stopped_and_resumed(checkpoint: Path, data: Path, folder: Path, processes: P
 
 
 def test_another_number_of_processes_goes_on(data: Path, random_checkpoint: Path, tmp_path: Path) -> None:
-    """Two processes stop; one goes on that takes both their batches. As the sums are in another order, not to a bit."""
+    """Two processes with a part of the weights each stop; one goes on with all of them, and both their batches.
+
+    The sums are in another order, so it is not the same to the bit.
+    """
     run_by_two(stopped_by_two, random_checkpoint, data, tmp_path)
     train_full(recipe(4, gradient_accumulation_steps=2), opened(random_checkpoint, data), tmp_path / "changed")
     one, two = state_of(tmp_path / "changed"), state_of(tmp_path / "whole")
@@ -135,7 +138,8 @@ def test_another_number_of_processes_goes_on(data: Path, random_checkpoint: Path
 def stopped_by_two(checkpoint: Path, data: Path, folder: Path) -> None:
     train_full(recipe(4), opened(checkpoint, data), folder / "whole", processes=arrange("cpu"))
     with pytest.raises(KeyboardInterrupt):
-        train_full(recipe(4), opened(checkpoint, data), folder / "changed", stopping_at(2), arrange("cpu"))
+        cut = recipe(4, strategy="fsdp")
+        train_full(cut, opened(checkpoint, data), folder / "changed", stopping_at(2), arrange("cpu"))
 
 
 def stopped_and_resumed_by_two(checkpoint: Path, data: Path, folder: Path) -> None:
@@ -156,7 +160,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(data: Path, random_checkpoint: Path, 
         assert [path.name for path in finished(folder / "cut")] == ["step-5"]
 
 
-def test_the_model_that_it_writes(sources: Sources, tmp_path: Path) -> None:
+def test_the_model_that_it_writes(sources: Sources, data: Path, tmp_path: Path) -> None:
     before = {name: p.detach().clone() for name, p in sources.components.transformer.named_parameters()}
     path = train_full(recipe(3, save_steps=2), sources, tmp_path)
     average = {n.removeprefix("ema."): t for n, t in state_of(tmp_path).items() if n.startswith("ema.")}
@@ -165,6 +169,12 @@ def test_the_model_that_it_writes(sources: Sources, tmp_path: Path) -> None:
     assert all(torch.equal(written[name], average[name]) for name in written)
     assert any(not torch.equal(written[name], before[name]) for name in written)
     assert [each.name for each in finished(tmp_path)] == ["step-2", "step-3"]
+    again = opened(Path(sources.components.source), data)
+    assert train_full(recipe(5, save_steps=2), again, tmp_path) == path  # trained on, it is written anew
+    further = dict(open_checkpoint(path, device="cpu").transformer.named_parameters())
+    average = {n.removeprefix("ema."): t for n, t in state_of(tmp_path).items() if n.startswith("ema.")}
+    assert all(torch.equal(further[name], average[name]) for name in further)
+    assert any(not torch.equal(further[name], written[name]) for name in written)
 
 
 def test_what_is_written_is_what_was_there_when_it_began(sources: Sources, tmp_path: Path) -> None:

@@ -41,8 +41,10 @@ MODEL_FOLDER = "model"
 VALIDATION_SIGMAS = (0.2, 0.5, 0.8, 1.0)
 VALIDATION_EXAMPLES = 32
 SAMPLE_STEPS = 20
-# What may change between two runs of one command: where it ends, and what is written on the way.
-FREE_TO_CHANGE = ("max_steps", "save_steps", "samples", "sample_every_s", "checkpoint_every_s", "validate_every_s")
+# What may change between two runs of one command: where it ends, what is written on the way, where the weights lie.
+FREE_TO_CHANGE = (
+    "max_steps", "save_steps", "samples", "sample_every_s", "checkpoint_every_s", "validate_every_s", "strategy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ example (see `runtime.context_parallel`), whichever of the two it is.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,20 +120,24 @@ class FullTrainer(Finetuner):
             self.state.save(folder)
 
     def finish(self, folder: Path) -> Path:
-        """Write the last checkpoint's weights as a model in the published layout."""
+        """Write the last checkpoint's weights as a model in the published layout, in place of an earlier one's."""
         model = folder / MODEL_FOLDER
-        if self.processes.is_first and not model.exists():
-            dtype = self.sources.components.target.dtype
-            base = self.sources.components.source
-            convert(
-                finished(folder)[-1],
-                model,
-                Conversion(layout="published", dtype=dtype),
-                base=base,
-                ema=self.average is not None,
-            )
+        if self.processes.is_first:
+            checkpoint = finished(folder)[-1]
+            if not (model / checkpoint.name).exists():
+                self._write(checkpoint, model)
         self.processes.barrier()
         return model
+
+    def _write(self, checkpoint: Path, model: Path) -> None:
+        """The model of a checkpoint, marked by a file of its name; an earlier one goes when the new one is whole."""
+        components, fresh = self.sources.components, model.with_name(f".{model.name}")
+        shutil.rmtree(fresh, ignore_errors=True)
+        conversion = Conversion(layout="published", dtype=components.target.dtype)
+        convert(checkpoint, fresh, conversion, base=components.source, ema=self.average is not None)
+        (fresh / checkpoint.name).touch()
+        shutil.rmtree(model, ignore_errors=True)
+        fresh.replace(model)
 
 
 def shard(transformer: ChronoEditDiT, processes: Processes, device: torch.device, compute: str) -> None:
