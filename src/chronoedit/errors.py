@@ -41,3 +41,7 @@ class TrainingError(ChronoEditError):
 
 class VlmError(ChronoEditError):
     """A vision-language model that cannot be asked, refuses, or does not answer as it must."""
+
+
+class VlmRefusal(VlmError):
+    """A vision-language model that will not answer."""

@@ -63,6 +63,7 @@ class EditRequest:
     pixels, multiples of 16; given alone, the other follows the aspect ratio. What is None is the model's own default,
     and None for `num_reasoning_steps` is `default_reasoning_steps`. `num_reasoning_steps` above 0 turns `reasoning`
     on. Variant k of `num_variants` is drawn from `seed + k`; without a seed one is drawn and recorded in the result.
+    `original_prompt` are the user's words where `prompt` was made from them; they change nothing.
     `progress` may return False to stop the edit (`EditCancelled`).
 
     Raises ValueError with the remedy when a field is out of range or two fields contradict each other.
@@ -87,6 +88,7 @@ class EditRequest:
     solver: str = "unipc"
     integer_timesteps: bool = True
     noise_device: str = "cpu"
+    original_prompt: str | None = None
     progress: Callable[[Progress], bool | None] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:

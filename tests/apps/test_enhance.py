@@ -40,6 +40,13 @@ def test_what_is_told_the_model(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(ASK) == 2 and "--vlm-url" in capsys.readouterr().err
+    assert main([*ASK, "--model", "nowhere/at all"]) == 1 and "--vlm-url" in capsys.readouterr().err
     assert main(["enhance", "--vlm-url", "http://localhost/v1"]) == 2
     assert main([*ASK, "--vlm-url", "here"]) == 2
+
+
+def test_what_would_be_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*ASK, "--dry-run"]) == 0
+    found = capsys.readouterr()
+    assert ENHANCER in found.out and "push the ball to the cube" in found.out and "[picture, 128x128 px]" in found.out
+    assert "tokens" in found.err and "nothing was sent" in found.err

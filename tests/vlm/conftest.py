@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -22,14 +22,20 @@ GOOD = (
 
 @dataclass
 class Script:
-    """Answers in their order, the last one for ever: a text, a whole reply, or (status, body); what was asked."""
+    """Answers in their order, the last one for ever, and what was asked.
 
-    answers: list[Any] = field(default_factory=lambda: [GOOD])
+    An answer is a text, a list of its pieces (streamed; None breaks off), a whole reply, or (status, body); `answers`
+    may be a function of the request instead.
+    """
+
+    answers: list[Any] | Callable[[dict[str, Any]], Any] = field(default_factory=lambda: [GOOD])
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     url: str = ""
 
-    def next(self) -> Any:
+    def next(self, asked: dict[str, Any]) -> Any:
+        if callable(self.answers):
+            return self.answers(asked)
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
@@ -39,20 +45,29 @@ def reply(text: str | None, **changes: Any) -> dict[str, Any]:
     return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
 
 
+def chunk(delta: dict[str, Any], ending: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "finish_reason": ending}
+    return {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m", "choices": [choice]}
+
+
 @pytest.fixture
 def script() -> Iterator[Script]:
     script = Script()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            script.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            script.asked.append(asked)
             script.keys.append(self.headers.get("Authorization"))
-            answer = script.next()
+            answer = script.next(asked)
             if answer == "drop":
                 self.connection.close()
                 return
             if answer == "hang":
                 hanging.wait(5)
+                return
+            if isinstance(answer, list):
+                self._stream(answer)
                 return
             status, body = answer if isinstance(answer, tuple) else (200, answer)
             if isinstance(body, str) and status == 200 and body != "garbage":
@@ -64,6 +79,20 @@ def script() -> Iterator[Script]:
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+
+        def _stream(self, pieces: list[str | None]) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            for piece in pieces:
+                if piece is None:
+                    return
+                self._event(chunk({"content": piece}))
+            self._event(chunk({}, "stop"))
+            self.wfile.write(b"data: [DONE]\n\n")
+
+        def _event(self, value: dict[str, Any]) -> None:
+            self.wfile.write(f"data: {json.dumps(value)}\n\n".encode())
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

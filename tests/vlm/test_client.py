@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from chronoedit.errors import VlmError
-from chronoedit.vlm.client import Question, Server, ServerSettings, data_url
+from chronoedit.errors import VlmError, VlmRefusal
+from chronoedit.vlm.asking import Question, estimate_tokens, shown
+from chronoedit.vlm.client import Server
+from chronoedit.vlm.concurrency import in_parallel
 
 from .conftest import Script, reply
 
@@ -20,7 +22,7 @@ QUESTION = Question(instructions="be brief", text="what is it?", images=(Image.n
 
 
 def server(script: Script, **changes: Any) -> Server:
-    return Server(ServerSettings(**{"url": script.url, "model": "m", "timeout_s": 5.0, "max_retries": 2, **changes}))
+    return Server(**{"url": script.url, "name": "m", "timeout_s": 5.0, "max_retries": 2, **changes})
 
 
 def fine(text: str) -> str | None:
@@ -81,7 +83,7 @@ def test_what_cannot_be_mended_is_said(script: Script, answer: Any, message: str
 
 def test_answers_are_kept_and_found_again(script: Script, tmp_path: Path) -> None:
     script.answers = ["ok 1", "ok 2", "wrong"]
-    path = tmp_path / "answers.jsonl"
+    path = tmp_path / "answers.sqlite"
     assert not server(script, answers=path).ask(QUESTION, fine).cached
     again = server(script, answers=path).ask(QUESTION, fine)
     assert again.cached and again.text == "ok 1" and len(script.asked) == 1
@@ -102,21 +104,90 @@ def test_the_budget(script: Script) -> None:
 
 
 def test_a_server_elsewhere_is_named_before_pictures_leave(caplog: pytest.LogCaptureFixture) -> None:
-    settings = ServerSettings(url="http://vlm.example.invalid/v1", model="m", timeout_s=1.0, max_retries=0)
-    assert not settings.is_local and ServerSettings(url="http://[::1]:80/v1", model="m").is_local
-    assert ServerSettings(url="http://localhost/v1", model="m").is_local
+    elsewhere = Server(url="http://vlm.example.invalid/v1", name="m", timeout_s=1.0, max_retries=0)
+    assert not elsewhere.is_local and Server(url="http://[::1]:80/v1", name="m").is_local
+    assert Server(url="http://localhost/v1", name="m").is_local
     with caplog.at_level(logging.WARNING), pytest.raises(VlmError, match="cannot be reached"):
-        Server(settings).ask(QUESTION, fine)
+        elsewhere.ask(QUESTION, fine)
     assert "pictures leave this machine for vlm.example.invalid" in caplog.text
 
 
 def test_settings_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="is no address of a server"):
-        ServerSettings(url="localhost:8000", model="m")
-    with pytest.raises(ValueError, match="give positive numbers"):
-        ServerSettings(url="http://localhost", model="m", timeout_s=0)
+        Server(url="localhost:8000", name="m")
+    with pytest.raises(ValueError, match="give a positive time"):
+        Server(url="http://localhost", name="m", timeout_s=0)
+    with pytest.raises(ValueError, match="give 1 or more"):
+        Server(url="http://localhost", name="m", max_requests=0)
 
 
-def test_large_pictures_are_sent_smaller() -> None:
-    data = base64.b64decode(data_url(Image.new("RGBA", (4000, 2160))).removeprefix("data:image/jpeg;base64,"))
+def test_large_pictures_are_sent_smaller(script: Script) -> None:
+    large = Question(instructions="be brief", text="what is it?", images=(Image.new("RGBA", (4000, 2160)),))
+    script.answers = ["ok"]
+    server(script).ask(large, fine)
+    url = script.asked[0]["messages"][1]["content"][0]["image_url"]["url"]
+    data = base64.b64decode(url.removeprefix("data:image/jpeg;base64,"))
     assert Image.open(io.BytesIO(data)).size == (2000, 1080)
+    assert "[picture, 2000x1080 px]" in shown(large)
+    assert estimate_tokens(large) == 63 * 34 + 5  # ceil(2000 / 32) * ceil(1080 / 32), and 19 letters
+
+
+SCHEMA = {"type": "object", "properties": {"score": {"type": "integer", "maximum": 5}}, "required": ["score"]}
+SCORE = Question(instructions="judge", text="how good?", schema=SCHEMA)
+
+
+def test_an_answer_of_a_schema(script: Script) -> None:
+    script.answers = ['{"score": 4}']
+    assert server(script).ask(SCORE).value == {"score": 4}
+    assert script.asked[0]["response_format"]["json_schema"]["schema"] == SCHEMA
+    script.answers = ['{"score": 4', '{"score": 9}', '```json\n{"score": 5}\n```']  # cut short, too much, in a fence
+    assert server(script).ask(SCORE).value == {"score": 5}
+    complaints = [asked["messages"][-1]["content"] for asked in script.asked[2:]]
+    assert "It must be JSON" in complaints[0] and "at $.score" in complaints[1]
+    script.answers = ["four"]
+    answer = server(script).ask(SCORE, repairs=0)
+    assert answer.problem is not None
+    with pytest.raises(ValueError):
+        answer.value  # noqa: B018
+
+
+def test_a_server_that_knows_no_schemas_is_told_in_words(script: Script) -> None:
+    script.answers = [(400, {"error": {"message": "response_format is not supported"}}), '{"score": 1}', '{"score": 2}']
+    asked = server(script)
+    assert asked.ask(SCORE).value == {"score": 1}
+    assert asked.ask(Question(instructions="judge", text="and this?", schema=SCHEMA)).value == {"score": 2}
+    assert "response_format" in script.asked[0] and not any("response_format" in each for each in script.asked[1:])
+    assert all('"maximum": 5' in each["messages"][0]["content"] for each in script.asked[1:])
+
+
+def test_a_refusal_is_told_apart(script: Script) -> None:
+    script.answers = [reply(None, refusal="I will not")]
+    with pytest.raises(VlmRefusal):
+        server(script).ask(QUESTION, fine)
+
+
+def test_what_a_model_thinks_is_no_answer(script: Script) -> None:
+    script.answers = ["<think>a ball?\nor a cube?</think>\n\nok, a ball"]
+    assert server(script).ask(QUESTION, fine).text == "ok, a ball"
+
+
+def test_words_as_they_come(script: Script) -> None:
+    script.answers = [["ok, ", "a ", "ball"], ["ok, ", None]]
+    heard: list[str] = []
+    assert server(script).ask(QUESTION, fine, on_text=heard.append).text == "ok, a ball"
+    assert heard == ["ok, ", "a ", "ball"] and script.asked[0]["stream"] is True
+    with pytest.raises(VlmError, match="stopped in the middle"):
+        server(script).ask(QUESTION, fine, on_text=heard.append)
+
+
+def test_many_threads_keep_to_one_budget(script: Script) -> None:
+    script.answers = ["ok"]
+    asked = server(script, max_requests=8)
+
+    def work(at: int) -> str:
+        return asked.ask(Question(instructions="be brief", text=str(at)), fine).text
+
+    assert [text for _, text in in_parallel(work, range(8), workers=4)] == ["ok"] * 8
+    with pytest.raises(VlmError, match="budget of 8 requests"):
+        work(8)
+    assert asked.sent == len(script.asked) == 8

@@ -30,24 +30,25 @@ DONE, FAILED, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 
 @dataclass(frozen=True)
 class Group:
-    """A first word of the command line: the module that has its commands, and what they are for."""
+    """A first word of the command line: the modules that have its commands, and what they are for."""
 
-    module: str
+    modules: tuple[str, ...]
     summary: str
 
 
 GROUPS: dict[str, Group] = {
-    "edit": Group("edit", "edit a picture"),
-    "chain": Group("edit", "several edits, each starting from the last result"),
-    "enhance": Group("enhance", "put a request into the words that the model knows best"),
-    "info": Group("model", "what a checkpoint, or a picture made here, is"),
-    "convert": Group("model", "write a checkpoint in another layout"),
-    "data": Group("data", "training sets: what is in them, and what is wrong"),
-    "lora": Group("lora", "LoRA files: what one is, other spellings, several as one"),
-    "world": Group("world", "pictures of the small world: samples, training sets"),
-    "eval": Group("eval", "score a model exactly, in the small world"),
-    "train": Group("train", "train the small model, or one of your own"),
-    "bench": Group("bench", "time and memory, side by side with diffusers"),
+    "edit": Group(("edit",), "edit a picture"),
+    "chain": Group(("edit",), "several edits, each starting from the last result"),
+    "enhance": Group(("enhance",), "put a request into the words that the model knows best"),
+    "info": Group(("model",), "what a checkpoint, or a picture made here, is"),
+    "convert": Group(("model",), "write a checkpoint in another layout"),
+    "label": Group(("label",), "instructions for pairs and clips, by a vision-language model"),
+    "data": Group(("data", "clips"), "training sets: what is in them, and what is wrong"),
+    "lora": Group(("lora",), "LoRA files: what one is, other spellings, several as one"),
+    "world": Group(("world",), "pictures of the small world: samples, training sets"),
+    "eval": Group(("eval", "bench_eval", "trust"), "score editors: exactly in the small world, by judges, by votes"),
+    "train": Group(("train",), "train the small model, or one of your own"),
+    "bench": Group(("bench",), "time and memory, side by side with diffusers"),
 }
 
 
@@ -102,8 +103,7 @@ def _dispatch(words: list[str]) -> int:
     name = words[0]
     if name not in _available():
         raise ValueError(f"there is no command {name!r}; choose from {', '.join(_available())} (see chronoedit --help)")
-    commands = importlib.import_module(_module(GROUPS[name])).COMMANDS
-    return _run(name, commands, words)
+    return _run(name, _commands(GROUPS[name]), words)
 
 
 def _run(name: str, commands: Mapping[str, type[Any]], words: list[str]) -> int:
@@ -133,12 +133,20 @@ def _longest_first(commands: Mapping[str, type[Any]]) -> list[list[str]]:
     return sorted((command.split() for command in commands), key=len, reverse=True)
 
 
-def _module(group: Group) -> str:
-    return f"chronoedit.apps.commands.{group.module}"
+def _commands(group: Group) -> dict[str, type[Any]]:
+    """The commands of a group, of all its modules (which import nothing heavy)."""
+    found: dict[str, type[Any]] = {}
+    for module in present(group):
+        found |= importlib.import_module(f"chronoedit.apps.commands.{module}").COMMANDS
+    return found
+
+
+def present(group: Group) -> list[str]:
+    return [module for module in group.modules if importlib.util.find_spec(f"chronoedit.apps.commands.{module}")]
 
 
 def _available() -> dict[str, Group]:
-    return {name: group for name, group in GROUPS.items() if importlib.util.find_spec(_module(group))}
+    return {name: group for name, group in GROUPS.items() if present(group)}
 
 
 def _overview() -> str:

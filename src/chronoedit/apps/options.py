@@ -146,23 +146,16 @@ class ModelFlags:
 class PublishedFlags:
     """Flags of the published program that change nothing here."""
 
-    use_prompt_enhancer: Annotated[Switch, option("not asked for by an edit yet: see chronoedit enhance")] = False
     disable_guardrails: Annotated[Switch, option("there are none to disable: no filter looks at the picture")] = False
 
     def explain(self) -> list[str]:
         """What to tell the user of the flags that were given."""
-        notes = []
-        if self.use_prompt_enhancer:
-            notes.append(
-                "--use-prompt-enhancer: an edit does not ask for it yet, and goes on with your prompt; "
-                "chronoedit enhance makes a longer one"
-            )
-        if self.disable_guardrails:
-            notes.append(
-                "--disable-guardrails: nothing to disable, no filter looks at pictures or prompts here; "
-                "you answer for the rights of the people in them"
-            )
-        return notes
+        if not self.disable_guardrails:
+            return []
+        return [
+            "--disable-guardrails: nothing to disable, no filter looks at pictures or prompts here; "
+            "you answer for the rights of the people in them"
+        ]
 
 
 def build_request(

@@ -30,7 +30,7 @@ def opened(flags: ModelFlags) -> Iterator[Editor]:
 
     from chronoedit.editing.editor import load
 
-    _hush_libraries()
+    hush_libraries()
     try:
         path = flags.model_path or DEFAULT_MODEL
         logger.info("opening %s, LoRAs: %s", path, flags.loras() or "none")
@@ -88,7 +88,7 @@ def is_extra_process() -> bool:
     return False
 
 
-def _hush_libraries() -> None:
+def hush_libraries() -> None:
     """No bars and advice of other libraries among ours; a download still shows its bar, on a terminal."""
     import diffusers.utils.logging
     import huggingface_hub.utils

@@ -24,7 +24,8 @@ from chronoedit.apps.options import (
 )
 from chronoedit.apps.progress import StageBars
 from chronoedit.apps.record import Record, edit_metadata
-from chronoedit.apps.session import bad_arguments, is_extra_process, opened
+from chronoedit.apps.session import bad_arguments, hush_libraries, is_extra_process, opened
+from chronoedit.apps.vlm_flags import EnhancerFlags
 from chronoedit.request import EditRequest, EditResult
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Edit:
     sampling: SamplingFlags = SamplingFlags()
     reasoning: ReasoningFlags = ReasoningFlags()
     model: ModelFlags = ModelFlags()
+    enhancer: EnhancerFlags = EnhancerFlags()
     published: PublishedFlags = PublishedFlags()
 
     def run(self) -> None:
@@ -75,6 +77,7 @@ class Edit:
             self._check(request, targets, model)
         for note in (*self.published.explain(), *self.prompts.explain(self.model)):
             print(f"note: {note}", file=sys.stderr)
+        request = self._enhanced(request)
         logger.info("the request, None is the model's own: %s", request.to_json())
         with opened(model) as editor, StageBars() as bars:
             if record is not None:
@@ -92,8 +95,22 @@ class Edit:
             self.files.input, wish.text(), wish.negative_prompt, self.sampling, self.reasoning, wish.variants
         )
 
+    def _enhanced(self, request: EditRequest) -> EditRequest:
+        """The request with a longer prompt, where one is asked for; whoever made it is gone before the model comes."""
+        if not self.enhancer.use_prompt_enhancer:
+            return request
+        from chronoedit.editing.enhance import enhanced
+
+        flags = self.enhancer.model()
+        print(f"note: {flags.vlm_model} is asked for a longer prompt, {flags.place()}", file=sys.stderr)
+        hush_libraries()
+        request = enhanced(flags.open(), request, require=self.enhancer.require_enhancer)
+        if request.original_prompt is not None:
+            print(f"prompt: {request.prompt}", file=sys.stderr)
+        return request
+
     def _refuse_changes(self) -> None:
-        for group in (self.prompts, self.sampling, self.reasoning):
+        for group in (self.prompts, self.sampling, self.reasoning, self.enhancer):
             if group != type(group)():
                 raise ValueError(
                     "--like repeats an edit as it was; leave out all flags about prompt, sampling and reasoning "
@@ -102,6 +119,7 @@ class Edit:
 
     def _check(self, request: EditRequest, targets: Targets, model: ModelFlags) -> None:
         model.check()
+        self.enhancer.check(self.prompts)
         media.load_image(request.image)
         kept = {"the input": Path(str(request.image)), "the file given with --like": self.files.like}
         for path in (*targets.pictures, *([targets.video] if targets.video else [])):
