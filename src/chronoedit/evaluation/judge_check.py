@@ -79,14 +79,20 @@ class JudgeCheck:
 
 
 @dataclass(frozen=True)
-class DrawnBlob:
-    """A drawn picture as the bytes of a PNG file."""
+class SceneInput:
+    """The input of an item of the world as the bytes of a PNG file, drawn when it is read."""
 
-    name: str
-    pixels: np.ndarray
+    seed: int
+    family: str
+    size_px: int
+
+    @property
+    def name(self) -> str:
+        return f"seed {self.seed}"
 
     def read(self) -> bytes:
-        return encode_image(Image.fromarray(self.pixels), "drawn.png")
+        item = sample_item(self.seed, family=self.family, size=self.size_px)
+        return encode_image(Image.fromarray(item.input), "input.png")
 
 
 def world_case(item: Item) -> Case:
@@ -94,7 +100,7 @@ def world_case(item: Item) -> Case:
     return Case(
         key=str(item.seed),
         prompt=item.prompt,
-        image=DrawnBlob(f"seed {item.seed}", item.input),
+        image=SceneInput(item.seed, item.family, item.size),
         category=item.family,
         details={"seed": item.seed, "family": item.family, "size_px": item.size},
     )

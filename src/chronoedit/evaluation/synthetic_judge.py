@@ -23,8 +23,8 @@ class Errors:
     """How the judge errs.
 
     A true edit passes with the chance accuracy + bias, and a bad one does not with the chance accuracy − bias: so
-    `accuracy` is what the check calls so, and `bias` what it calls `leans_to_passing`. A copy passes `copies` more often
-    than other bad edits. `refused` and `unreadable` are the shares of pictures without an answer. Raises
+    `accuracy` is what the check calls so, and `bias` what it calls `leans_to_passing`. A copy passes `copies` more
+    often than other bad edits. `refused` and `unreadable` are the shares of pictures without an answer. Raises
     ValueError for chances outside [0, 1].
     """
 
@@ -58,7 +58,8 @@ class Errors:
 class SyntheticJudge:
     """Sees by the exact score whether an edit of the world is true, then errs as `errors` says.
 
-    The same picture has the same verdict. Scores are spread evenly over the part of `scale` from `threshold` up, or below it.
+    The same picture has the same verdict. Scores are spread evenly over the part of `scale` from `threshold` up, or
+    below it.
     """
 
     def __init__(self, errors: Errors, *, scale: tuple[float, float], threshold: float) -> None:
@@ -79,7 +80,7 @@ class SyntheticJudge:
 
     def say(self, rng: np.random.Generator, *, true: bool, copied: bool) -> Verdict:
         """A verdict on an edit that is known to be true or not."""
-        silent, passing, height = rng.uniform(size=3)
+        silent, passing, height = (float(u) for u in rng.uniform(size=3))
         if silent < self._errors.refused:
             return Verdict(scores={}, problem="it refused, as it was asked to", refused=True)
         if silent < self._errors.refused + self._errors.unreadable:

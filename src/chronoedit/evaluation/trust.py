@@ -40,7 +40,7 @@ class Judgement:
 
     def is_right(self, threshold: float) -> bool:
         """Whether a true edit passes, or a bad one does not; not answering is never right."""
-        return self.answered and (self.overall >= threshold) is (self.kind == TRUE)
+        return self.answered and (self.overall >= threshold) == (self.kind == TRUE)
 
 
 Judgements = Sequence[Judgement]
