@@ -6,7 +6,6 @@ Pickles (`umt5` columns, `.pth` members) are never opened.
 from __future__ import annotations
 
 import csv
-import io
 import json
 import logging
 import tarfile
@@ -42,13 +41,14 @@ Fields = Mapping[str, Any]
 class RecordFormat:
     """A format: the suffix of its index files (none: a folder), what it imitates, and its reader.
 
-    The reader takes an index file, and the folder that paths in it start from.
+    The reader takes an index file, the folder that paths in it start from, and whether there must be captions. It
+    reads as it is asked, and but for a folder's names it keeps nothing.
     """
 
     name: str
     suffix: str
     source: str
-    read: Callable[[Path, Path], Iterator[Record]]
+    read: Callable[[Path, Path, bool], Iterator[Record]]
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,32 @@ def open_records(path: str | Path, base: str | Path | None = None) -> RecordSet:
     is no set, a column is missing, or two rows have one key.
     """
     path = Path(path)
-    if not path.exists():
-        raise DataError(f"there is no {path}; give a training set's folder, or its metadata.csv")
     chosen, files = _detect(path)
-    records = [record for file in files for record in chosen.read(file, Path(base) if base else file.parent)]
+    records = list(_read_all(chosen, files, base, captions=True))
     if not records:
         raise DataError(f"{path} ({chosen.name}) has no examples in it")
     _refuse_repeated_keys(path, records)
     return RecordSet(chosen.name, records)
 
 
+def iter_records(path: str | Path, base: str | Path | None = None, *, captions: bool = True) -> Iterator[Record]:
+    """The records of `open_records` one by one, in the same order and in bounded memory (but for a folder's names).
+
+    Keys may repeat: what has been read is not remembered. Without `captions` a set need not have any. Raises
+    DataError when there is no set, before the first record.
+    """
+    chosen, files = _detect(Path(path))
+    return _read_all(chosen, files, base, captions)
+
+
+def _read_all(chosen: RecordFormat, files: Sequence[Path], base: str | Path | None, captions: bool) -> Iterator[Record]:
+    for file in files:
+        yield from chosen.read(file, Path(base) if base else file.parent, captions)
+
+
 def _detect(path: Path) -> tuple[RecordFormat, list[Path]]:
+    if not path.exists():
+        raise DataError(f"there is no {path}; give a training set's folder, or its metadata.csv")
     by_suffix = {each.suffix: each for each in RECORD_FORMATS.values() if each.suffix}
     if path.is_file():
         if path.suffix.lower() not in by_suffix:
@@ -139,27 +154,30 @@ def _table_record(fields: Fields, row: str, folder: Path, key: str) -> Record:
     )
 
 
-def _require(path: Path, names: Sequence[str], *, pictures: bool = True) -> None:
-    """Raise DataError unless the columns name pictures (or a video) and words."""
+def _require(path: Path, names: Sequence[str], captions: bool) -> None:
+    """Raise DataError unless the columns name pictures (or a video) and, where there must be `captions`, words."""
     listed = ", ".join(names) or "none"
-    if _column(names, PROMPT) is None:
+    if captions and _column(names, PROMPT) is None:
         raise DataError(f"{path} has no column of captions (such as prompt); its columns: {listed}")
     both = _column(names, BEFORE) is not None and _column(names, AFTER) is not None
-    if pictures and _column(names, VIDEO) is None and not both:
+    if _column(names, VIDEO) is None and not both:
         raise DataError(
             f"{path} names neither videos (video) nor pictures before and after (input_image and image); "
             f"its columns: {listed}"
         )
 
 
-def _read_csv(path: Path, base: Path) -> Iterator[Record]:
+def _read_csv(path: Path, base: Path, captions: bool) -> Iterator[Record]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from _csv_records(csv.DictReader(file), path, base, captions)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as UTF-8 text ({error}); save it as UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+
+
+def _csv_records(reader: csv.DictReader[str], path: Path, base: Path, captions: bool) -> Iterator[Record]:
     names = [name for name in reader.fieldnames or [] if name]
-    _require(path, names)
+    _require(path, names, captions)
     if "umt5" in names:
         logger.warning("%s: its umt5 files are pickles and are not opened; text is encoded anew", path)
     try:
@@ -169,36 +187,38 @@ def _read_csv(path: Path, base: Path) -> Iterator[Record]:
         raise DataError(f"{path.name}:{reader.line_num}: {error}; is it a table of comma separated values?") from error
 
 
-def _read_jsonl(path: Path, base: Path) -> Iterator[Record]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.strip():
-            continue
-        row = f"{path.name}:{number}"
-        key = f"{path.stem}-{number}"
-        try:
-            fields = json.loads(line)
-        except ValueError as error:
-            yield Record(row=row, key=key, problem=f"no JSON ({error}); give one object a line")
-            continue
-        if not isinstance(fields, dict):
-            yield Record(row=row, key=key, problem=f"{type(fields).__name__}; give one object a line")
-            continue
-        yield _table_record(fields, row, base, key)
+def _read_jsonl(path: Path, base: Path, _captions: bool) -> Iterator[Record]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield _jsonl_record(line, f"{path.name}:{number}", f"{path.stem}-{number}", base)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text ({error}); save it as UTF-8") from error
 
 
-def _read_parquet(path: Path, _base: Path) -> Iterator[Record]:
+def _jsonl_record(line: str, row: str, key: str, base: Path) -> Record:
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        return Record(row=row, key=key, problem=f"no JSON ({error}); give one object a line")
+    if not isinstance(fields, dict):
+        return Record(row=row, key=key, problem=f"{type(fields).__name__}; give one object a line")
+    return _table_record(fields, row, base, key)
+
+
+def _read_parquet(path: Path, _base: Path, captions: bool) -> Iterator[Record]:
     try:
         file = pyarrow_parquet().ParquetFile(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     names = file.schema_arrow.names
-    _require(path, names)
+    _require(path, names, captions)
     before, after, prompt = (_column(names, wanted) for wanted in (BEFORE, AFTER, PROMPT))
-    if before is None or after is None or prompt is None:
+    if before is None or after is None:
         raise DataError(f"{path}: parquet rows hold pictures before and after; its columns: {', '.join(names)}")
     for group in range(file.num_row_groups):
-        prompts = file.read_row_group(group, columns=[prompt]).column(0).to_pylist()
-        for row, words in enumerate(prompts):
+        for row, words in enumerate(_parquet_prompts(file, group, prompt)):
             yield Record(
                 row=f"{path.name}:{group}.{row}",
                 key=f"{path.stem}-{group}-{row}",
@@ -208,13 +228,22 @@ def _read_parquet(path: Path, _base: Path) -> Iterator[Record]:
             )
 
 
-def _read_tar(path: Path, _base: Path) -> Iterator[Record]:
+def _parquet_prompts(file: Any, group: int, prompt: str | None) -> list[Any]:
+    """The captions of one group of rows, None where there is no column of them."""
+    if prompt is None:
+        return [None] * file.metadata.row_group(group).num_rows
+    captions: list[Any] = file.read_row_group(group, columns=[prompt]).column(0).to_pylist()
+    return captions
+
+
+def _read_tar(path: Path, _base: Path, _captions: bool) -> Iterator[Record]:
     """Samples of a WebDataset shard: neighbours whose names are the same up to the first dot."""
     try:
         with tarfile.open(path, "r:") as archive:
             sample: dict[str, tarfile.TarInfo] = {}
             key = None
-            for member in archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # or it remembers all that it has passed
                 if not member.isfile():
                     continue
                 folder, _, name = member.name.rpartition("/")
@@ -266,7 +295,7 @@ def _tar_words(text: str, suffix: str) -> dict[str, Any]:
     return {name: parsed[name] for name in PROMPT if name in parsed} if isinstance(parsed, dict) else {}
 
 
-def _read_folder(folder: Path, _base: Path) -> Iterator[Record]:
+def _read_folder(folder: Path, _base: Path, _captions: bool) -> Iterator[Record]:
     """Pairs by name (`cat_before.png`, `cat_after.png`, `cat.txt`) or by folder (`before/cat.png`, `after/cat.png`)."""
     pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     by_role: dict[str, dict[str, Path]] = {"before": {}, "after": {}}

@@ -28,8 +28,8 @@ English, one line, as short as it can be and never over {MAX_INSTRUCTION_WORDS} 
 answer with the words "{NO_CHANGE}". Answer with the instruction alone."""
 
 REASONING = f"""You see two pictures: the first was edited, and the second is the result. You are also given the edit
-as a short instruction. Write what a picture editor needs to know to get from the first to the second, as if a short film
-led there.
+as a short instruction. Write what a picture editor needs to know to get from the first to the second, as if a short
+film led there.
 
 Write one English paragraph of {MIN_WORDS} to {MAX_WORDS} words that begins with "{OPENING}". Say in it, plainly:
 - what changes: which object or person, told apart by its look and place in the first picture;
@@ -38,16 +38,16 @@ Write one English paragraph of {MIN_WORDS} to {MAX_WORDS} words that begins with
 - what stays: who people are (face, hair, clothes), the other objects and their places, the layout, the style, the
   camera.
 
-Both pictures are the truth: where the instruction and they do not agree, follow the pictures. Leave quoted words exactly
-as they are, in their own language. Do not speak of "the first picture" or "the second picture": the editor has only one
-of them. Do not praise, explain or list. Answer with the paragraph alone."""
+Both pictures are the truth: where the instruction and they do not agree, follow the pictures. Leave quoted words
+exactly as they are, in their own language. Do not speak of "the first picture" or "the second picture": the editor has
+only one of them. Do not praise, explain or list. Answer with the paragraph alone."""
 
 DIRECTION = f"""You see two pictures and an instruction for a picture editor. One of the pictures was edited by the
-instruction, and the other is the result. They may be shown in either order: look at what the instruction says was there,
-and what there should be in the end.
+instruction, and the other is the result. They may be shown in either order: look at what the instruction says was
+there, and what there should be in the end.
 
-Answer "{FORWARD}" if carrying the instruction out on the first picture gives the second, "{BACKWARD}" if carrying it out
-on the second picture gives the first, and "{UNCLEAR}" if it is neither, or cannot be told. Answer with one of these
+Answer "{FORWARD}" if carrying the instruction out on the first picture gives the second, "{BACKWARD}" if carrying it
+out on the second picture gives the first, and "{UNCLEAR}" if it is neither, or cannot be told. Answer with one of these
 alone."""
 
 
