@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from chronoedit.data.formats import iter_records
 from chronoedit.data.label import Label
 from chronoedit.data.label_file import LabelFile, Seen, read_labels
 from chronoedit.data.records import Blob, FileBlob, Record
-from chronoedit.errors import DataError, OutputError, VlmError
+from chronoedit.errors import OutputError, VlmError
 from chronoedit.media import atomic_path, write_files
 
 MAX_UNANSWERED = 8
@@ -204,17 +204,8 @@ def write_metadata(labels: Path, metadata: Path, prompts: Prompts = "reasoning")
     return counts
 
 
-def kind_of_line(line: dict[str, Any]) -> str:
+def kind_of_line(line: Mapping[str, Any]) -> str:
     """What became of a row: "labelled", "unchanged", or one of `label.KINDS`."""
     if line["problem"] is not None:
         return str(line["problem"]["kind"])
     return "unchanged" if Label(caption=line["caption"]).unchanged else "labelled"
-
-
-def count_rows(job: LabelJob) -> tuple[int, int]:
-    """(all rows of a job, those that have a line); nothing is written. Raises DataError, OutputError."""
-    done = sum(1 for _ in read_labels(job.labels)) if job.labels.exists() else 0
-    total = sum(1 for _ in job.rows())
-    if done > total:
-        raise DataError(f"{job.labels} has {done} lines, and the set {total} rows; choose another output")
-    return total, done
