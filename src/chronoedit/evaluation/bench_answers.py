@@ -58,11 +58,10 @@ def scores_from(text: str, criteria: Sequence[str], scale: Scale) -> dict[str, f
     A number without a name is never taken for one of several scores, and none is clamped.
     Raises ValueError when a score is missing, ambiguous or off the scale.
     """
-    for value in _json_values(text):
-        found = _from_json(value, criteria)
-        if found:
-            return _checked(found, criteria, scale)
-    return _checked(_from_words(text, criteria), criteria, scale)
+    in_json = [found for found in (_from_json(value, criteria) for value in _json_values(text)) if found]
+    if any(found != in_json[0] for found in in_json):
+        raise ValueError("several answers that differ")
+    return _checked(in_json[0] if in_json else _from_words(text, criteria), criteria, scale)
 
 
 def reason_from(text: str) -> str:

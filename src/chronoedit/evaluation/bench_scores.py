@@ -78,8 +78,10 @@ def gedit_official(judged: Judged) -> Figures:
     """As VIEScore and `calculate_statistics.py` do it, with the guess for an answer that could not be read.
 
     VIEScore puts a random whole number from 0 to 10 there; here it comes from the item's key, so that figures repeat.
+    An item for which there was no answer at all, such as one without a picture, does not count.
     """
-    return _gedit([(case, _gedit_scores(case, verdict, guess=True)) for case, verdict in judged])
+    answered = [each for each in judged if each[1].scores or each[1].reason or each[1].refused]
+    return _gedit([(case, _gedit_scores(case, verdict, guess=True)) for case, verdict in answered])
 
 
 def gedit_strict(judged: Judged) -> Figures:
