@@ -71,8 +71,8 @@ BODY = """
     <figure><figcaption>Right</figcaption><button type="button" class="zoom" aria-label="Enlarge the right edit">
       <img id="right" alt="the right edit"></button></figure>
   </div>
-  <p id="message" role="alert"></p>
 </main>
+<p id="message" role="alert"></p>
 <p id="done" hidden>That was the last one. Thank you! You can close this page.</p>
 <div class="choices" id="choices" role="group" aria-label="Your vote" hidden>
   <button type="button" id="undo">Undo <kbd>u</kbd></button>
@@ -115,19 +115,20 @@ async function load(place, address) {
 }
 
 async function show(state) {
-  question = state.question;
+  question = null;
   canUndo = state.can_undo;
   at("bar").max = Math.max(1, state.total);
   at("bar").value = state.done;
   at("progress").textContent = `${state.done} of ${state.total} done, ${voter}`;
   at("who").hidden = true;
   at("choices").hidden = false;
-  at("question").hidden = question === null;
-  at("done").hidden = question !== null;
+  at("question").hidden = state.question === null;
+  at("done").hidden = state.question !== null;
   if (at("large").open) at("large").close();
-  if (question === null) return;
-  at("prompt").textContent = question.prompt;
-  await Promise.all(PLACES.map(place => load(place, question[place])));
+  if (state.question === null) return;
+  at("prompt").textContent = state.question.prompt;
+  await Promise.all(PLACES.map(place => load(place, state.question[place])));
+  question = state.question;  // only now: nobody votes on what cannot be seen
   shownAt = performance.now();
 }
 
@@ -138,8 +139,6 @@ async function act(action, body) {
   try { await show(await send(action, body)); }
   catch (error) {
     at("message").textContent = error instanceof TypeError ? "The server cannot be reached." : error.message;
-    if (at("who").hidden) at("question").hidden = false; else at("name").setCustomValidity(error.message);
-    at("name").reportValidity();
   }
   setBusy(false);
 }
@@ -164,7 +163,6 @@ document.addEventListener("keydown", event => {
   if (event.key in KEYS) { event.preventDefault(); vote(KEYS[event.key]); }
   else if (event.key === "u" && canUndo) act("/undo", {});
 });
-at("name").addEventListener("input", () => at("name").setCustomValidity(""));
 at("who").addEventListener("submit", event => {
   event.preventDefault();
   voter = at("name").value.trim();

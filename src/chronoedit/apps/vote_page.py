@@ -20,7 +20,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from chronoedit.apps.vote_html import page
-from chronoedit.errors import ChronoEditError
 from chronoedit.evaluation.contest import Contest, Pair
 from chronoedit.evaluation.votes import CHOICES, Vote, Votes, check_voter, left_side, shuffled
 from chronoedit.media import load_image
@@ -31,6 +30,9 @@ LOOPBACK = "127.0.0.1"
 HOSTS = ("127.0.0.1", "localhost")
 MAX_BODY_BYTES = 4096
 TIMEOUT_S = 30
+MAX_SECONDS = 10_000_000
+FAILED = "That did not work; where the server was started it says why."
+"""All that a voter is told of a failure: the message itself may name a file, and so whose edit it is."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -161,11 +163,11 @@ class Handler(BaseHTTPRequestHandler):
             self._send_json(error.status, {"error": str(error)})
         except ValueError as error:
             self._send_json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
-        except ChronoEditError as error:
-            logger.warning("%s", error)
-            self._send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": str(error)})
         except (ConnectionError, TimeoutError):  # the browser has gone, which is its right
             self.close_connection = True
+        except Exception:  # one bad request must not end the server; the log says what it was
+            logger.exception("%s failed", self.path)
+            self._send_json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": FAILED})
 
     def _check_host(self) -> None:
         """Another name that leads to this machine (DNS rebinding) would let a foreign page read what is served."""
@@ -181,11 +183,11 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a vote is sent as application/json")
 
     def _get(self) -> None:
-        path, _, query = self.path.partition("?")
-        if path == "/" and not query:
+        path = self.path.partition("?")[0]
+        if path == "/":
             nonce = secrets.token_urlsafe(16)
             policy = (
-                f"default-src 'none'; img-src 'self'; connect-src 'self'; script-src 'nonce-{nonce}'; "
+                f"default-src 'none'; img-src 'self' data:; connect-src 'self'; script-src 'nonce-{nonce}'; "
                 f"style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
             )
             html = page(voter=self.server.voter, nonce=nonce).encode()
@@ -212,7 +214,10 @@ class Handler(BaseHTTPRequestHandler):
             raise Refused(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a vote has a length, of {MAX_BODY_BYTES} bytes at most"
             )
-        body = json.loads(self.rfile.read(int(length)))
+        try:
+            body = json.loads(self.rfile.read(int(length)))
+        except RecursionError as error:
+            raise ValueError("a vote is a flat JSON object") from error
         if not isinstance(body, dict):
             raise ValueError(f"a vote is a JSON object; got {type(body).__name__}")
         return body
@@ -237,8 +242,8 @@ def _text(body: Mapping[str, Any], name: str) -> str:
 
 def _seconds(body: Mapping[str, Any]) -> float:
     value = body.get("seconds")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"seconds is {value!r}; send a number")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MAX_SECONDS:
+        raise ValueError(f"seconds is {str(value)[:40]}; send a number from 0 to {MAX_SECONDS}")
     return float(value)
 
 

@@ -6,15 +6,18 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from chronoedit.data.records import Blob, FileBlob
 from chronoedit.errors import DataError
 from chronoedit.media import IMAGE_SUFFIXES
 
-from .judge_check import SceneInput
+from .bench_run import EDITOR, edit_key, read_edits
+from .judge_check import ScenePicture
 from .run import image_path, read_records
 
 SHOWN_NAMES = 3
+WORLD_ROW = "model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +48,18 @@ class Contest:
     left_out: int
 
 
-def read_contest(a: Path, b: Path, *, inputs: Path | None = None, row_a: str, row_b: str) -> Contest:
+def read_contest(
+    a: Path, b: Path, *, inputs: Path | None = None, row_a: str | None = None, row_b: str | None = None
+) -> Contest:
     """The items that folders `a` and `b` have in common.
 
-    Each was written by `eval world` or `eval bench`, of which `row_a` and `row_b` choose a row; or, with `inputs`, all
-    three hold pictures of the same names, and an input's prompt stands in a .txt file beside it. Raises DataError for a
-    folder that is none of this, or when nothing is in common, OutputError for a damaged run.
+    Each was written by `eval world` or `eval bench`, of which `row_a` and `row_b` choose a row, the editor's own if
+    None; or, with `inputs`, all three hold pictures of the same names, and an input's prompt stands in a .txt file
+    beside it. Raises DataError for a folder that is none of this, or when nothing is in common, OutputError for a
+    damaged run, ValueError for a row where folders of pictures have none.
     """
+    if inputs is not None and (row_a or row_b):
+        raise ValueError("folders of pictures have no rows; leave out the rows, or --inputs")
     if inputs is not None:
         of_a, of_b = (_pictures_entries(folder, inputs) for folder in (a, b))
     else:
@@ -69,13 +77,14 @@ def read_contest(a: Path, b: Path, *, inputs: Path | None = None, row_a: str, ro
     return Contest(pairs=pairs, left_out=len(of_a) + len(of_b) - 2 * len(common))
 
 
-def read_run(folder: Path, row: str) -> dict[str, Entry]:
+def read_run(folder: Path, row: str | None = None) -> dict[str, Entry]:
     """What a run edited, by item. Raises DataError for a folder without a run, or a run without that row."""
     for is_one, read in RUNS:
         if is_one(folder):
             entries = read(folder, row)
             if not entries:
-                raise DataError(f"{folder} has no picture of the row {row!r}; choose another row, or run it to its end")
+                of_row = "" if row is None else f" of the row {row!r}"
+                raise DataError(f"{folder} has no picture{of_row}; choose another row, or run it to its end")
             return entries
     raise DataError(
         f"{folder} holds no run; give a folder that `chronoedit eval world` or `eval bench` wrote, or --inputs with "
@@ -88,22 +97,43 @@ def _some(entries: Mapping[str, Entry]) -> str:
     return ", ".join(names[:SHOWN_NAMES] + ["…"] * (len(names) > SHOWN_NAMES)) or "nothing"
 
 
-def _is_world_run(folder: Path) -> bool:
+def _run_file(folder: Path) -> Mapping[str, Any]:
+    """What `run.json` says; {} for a folder without one."""
     try:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(run, dict) and "first_seed" in run and (folder / "items.jsonl").is_file()
+        return {}
+    return run if isinstance(run, dict) else {}
 
 
-def _world_entries(folder: Path, row: str) -> dict[str, Entry]:
-    size_px = json.loads((folder / "run.json").read_text(encoding="utf-8"))["size_px"]
+def _is_world_run(folder: Path) -> bool:
+    return {"first_seed", "size_px"} <= _run_file(folder).keys() and (folder / "items.jsonl").is_file()
+
+
+def _world_entries(folder: Path, row: str | None) -> dict[str, Entry]:
+    size_px = _run_file(folder)["size_px"]
     entries = {}
     for record in read_records(folder):
-        edited = image_path(folder, record["seed"], row)
+        edited = image_path(folder, record["seed"], row or WORLD_ROW)
         if edited.is_file():
-            scene = SceneInput(record["seed"], record["family"], size_px)
+            scene = ScenePicture(record["seed"], record["family"], size_px)
             entries[str(record["seed"])] = Entry(prompt=record["prompt"], input=scene, edited=edited)
+    return entries
+
+
+def _is_bench_run(folder: Path) -> bool:
+    return "bench" in _run_file(folder)
+
+
+def _bench_entries(folder: Path, row: str | None) -> dict[str, Entry]:
+    """The first repeat of each case; cases whose edit failed are left out."""
+    edits = read_edits(folder)
+    entries = {}
+    for case in dict.fromkeys(edit.case for edit in edits.values()):
+        edit = edits.get(edit_key(case, row or EDITOR, 0))
+        if edit is not None and edit.image is not None and edit.input is not None:
+            source = FileBlob(folder / edit.input)
+            entries[case] = Entry(prompt=edit.prompt, input=source, edited=folder / edit.image)
     return entries
 
 
@@ -137,7 +167,8 @@ def _caption(picture: Path) -> str:
         raise DataError(f"{path} cannot be read as UTF-8 text: {error}") from error
 
 
-RUNS: tuple[tuple[Callable[[Path], bool], Callable[[Path, str], dict[str, Entry]]], ...] = (
+RUNS: tuple[tuple[Callable[[Path], bool], Callable[[Path, str | None], dict[str, Entry]]], ...] = (
     (_is_world_run, _world_entries),
+    (_is_bench_run, _bench_entries),
 )
 """How a folder is known to hold a run of some kind, and how that is read."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -47,7 +47,7 @@ class JudgeCheck:
     family: str | None = None
     spoilings: int = len(SPOILINGS)
     scale: tuple[float, float] = (1.0, 5.0)
-    threshold: float = 3.0
+    threshold: float = 4.0
     judge: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,20 +79,22 @@ class JudgeCheck:
 
 
 @dataclass(frozen=True)
-class SceneInput:
-    """The input of an item of the world as the bytes of a PNG file, drawn when it is read."""
+class ScenePicture:
+    """The input or the target of an item of the world as the bytes of a PNG file, drawn when it is read."""
 
     seed: int
     family: str
     size_px: int
+    part: Literal["input", "target"] = "input"
 
     @property
     def name(self) -> str:
-        return f"seed {self.seed}"
+        return f"{self.part} of seed {self.seed}"
 
     def read(self) -> bytes:
         item = sample_item(self.seed, family=self.family, size=self.size_px)
-        return encode_image(Image.fromarray(item.input), "input.png")
+        pixels = item.input if self.part == "input" else item.target
+        return encode_image(Image.fromarray(pixels), f"{self.part}.png")
 
 
 def world_case(item: Item) -> Case:
@@ -100,8 +102,9 @@ def world_case(item: Item) -> Case:
     return Case(
         key=str(item.seed),
         prompt=item.prompt,
-        image=SceneInput(item.seed, item.family, item.size),
+        image=ScenePicture(item.seed, item.family, item.size),
         category=item.family,
+        reference=ScenePicture(item.seed, item.family, item.size, "target"),
         details={"seed": item.seed, "family": item.family, "size_px": item.size},
     )
 

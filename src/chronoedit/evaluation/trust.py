@@ -17,7 +17,10 @@ TRUE, COPY = "true", "copy"
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """What a judge said of one picture of a known kind; `scores` are {} when it did not answer."""
+    """What a judge said of one picture of a known kind.
+
+    It has answered when it has scores and no problem: a mean over some of the criteria is none over all.
+    """
 
     seed: int
     family: str
@@ -31,7 +34,7 @@ class Judgement:
 
     @property
     def answered(self) -> bool:
-        return bool(self.scores)
+        return bool(self.scores) and self.problem is None
 
     @property
     def overall(self) -> float:

@@ -7,6 +7,7 @@ with the same key, and the later one counts.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +21,9 @@ import numpy as np
 from chronoedit.errors import OutputError
 from chronoedit.ledger import Ledger
 
+from .agreement import kappa
 from .rates import Answers, rate_of
+from .run import write_json
 from .statistics import LEVEL, RESAMPLES
 
 CHOICES = ("left", "right", "tie")
@@ -106,6 +109,23 @@ class Votes:
         return last
 
 
+def claim(folder: Path, contest: Mapping[str, Any]) -> None:
+    """Write `vote.json`, or check that it is of the same contest: its votes are for A or B, whose names it says.
+
+    Raises OutputError when it is of another, or cannot be read or written.
+    """
+    path = folder / "vote.json"
+    if not path.exists():
+        write_json(path, contest)
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be read ({error}); choose another --output") from error
+    if found != contest:
+        raise OutputError(f"{folder} holds votes on others, or in another order ({path}); choose another --output")
+
+
 def left_side(seed: int, voter: str, item: str) -> str:
     """Which of A and B this voter sees on the left: a throw of a coin, the same each time."""
     return "ab"[hashlib.sha256(f"{seed} {voter}/{item}".encode()).digest()[0] % 2]
@@ -147,7 +167,7 @@ def wins(votes: Sequence[Vote]) -> dict[str, Any]:
 
 
 def agreement(votes: Sequence[Vote]) -> dict[str, Any]:
-    """How far voters agree: Krippendorff's alpha over all, and for each two the share of items with the same winner.
+    """How far voters agree: Krippendorff's alpha over all; for each two the share of same winners, and kappa.
 
     `alpha` is None with fewer than two items that two people have voted on, or when all votes are the same.
     """
@@ -156,9 +176,11 @@ def agreement(votes: Sequence[Vote]) -> dict[str, Any]:
         by_item.setdefault(vote.item, {})[vote.voter] = vote.winner
     pairs = {}
     for one, other in combinations(sorted({vote.voter for vote in votes}), 2):
-        both = [(item, float(w[one] == w[other])) for item, w in by_item.items() if one in w and other in w]
+        both = {item: (w[one], w[other]) for item, w in by_item.items() if one in w and other in w}
         if both:
-            pairs[f"{one}, {other}"] = rate_of(both).to_json()
+            same = rate_of([(item, float(x == y)) for item, (x, y) in both.items()])
+            places = [[WINNERS.index(winner) for winner in side] for side in zip(*both.values(), strict=True)]
+            pairs[f"{one}, {other}"] = {"same": same.to_json(), "kappa": kappa(places[0], places[1])}
     return {"alpha": krippendorff_alpha([list(winners.values()) for winners in by_item.values()]), "pairs": pairs}
 
 
