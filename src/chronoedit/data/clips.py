@@ -111,7 +111,9 @@ def _claim(folder: Path, settings: ClipSettings) -> None:
         except (OSError, ValueError) as error:
             raise OutputError(f"{path} cannot be read ({error}); choose another --output") from error
         if found != mine:
-            raise OutputError(f"{folder} holds clips of other settings ({found}); choose another --output, or use those")
+            raise OutputError(
+                f"{folder} holds clips of other settings ({found}); choose another --output, or use those"
+            )
         return
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(mine) + "\n", encoding="utf-8")

@@ -38,9 +38,9 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Footage:
-    """A video that is read: where it lies, what its content is called, its rate, length and size as it is shown.
+    """A video that is read: where it lies, what its content is called, its rate, length and size.
 
-    `duration_s` is 0 where the file does not say.
+    `duration_s` is 0 where the file does not say. The size is that of square pixels, before a frame is turned upright.
     """
 
     path: Path
@@ -106,7 +106,9 @@ def _opened(path: Path) -> Any:
     try:
         container = av.open(str(path), "r")
     except (av.error.FFmpegError, OSError) as error:
-        raise ImageError(f"{path} is not a video that can be read ({error}); save it as mp4, or leave it out") from error
+        raise ImageError(
+            f"{path} is not a video that can be read ({error}); save it as mp4, or leave it out"
+        ) from error
     if not container.streams.video:
         container.close()
         raise ImageError(f"{path} has no video in it; leave it out")
@@ -187,4 +189,4 @@ def _rgb(frame: Any, width: int, height: int) -> np.ndarray:
     hd = frame.colorspace == _UNSPECIFIED and frame.height >= _HD_PX
     matrix = "ITU709" if frame.colorspace == _BT709 or hd else "DEFAULT"
     scaled = frame.reformat(width, height, format="rgb24", src_colorspace=matrix, interpolation="AREA").to_ndarray()
-    return np.rot90(scaled, round(frame.rotation / 90)) if frame.rotation else scaled
+    return np.ascontiguousarray(np.rot90(scaled, round(frame.rotation / 90)))

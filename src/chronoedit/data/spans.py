@@ -21,10 +21,11 @@ REASONS = {
     "alike": "too little differs between first and last frame",
     "plain": "too little detail to tell whether the camera rests",
     "camera": "the camera moves, or nearly everything does",
+    "light": "the light changes over the whole picture",
     "busy": "too much differs from the first frame",
     "blurred": "the first or last frame is blurred",
     "duplicate": "much the same as a clip that is kept",
-    "enough": "the shot has given its share of clips",
+    "enough": "the shot has given as many clips as it may",
 }
 """Why a span is rejected, in the order in which they are looked for."""
 
@@ -35,8 +36,10 @@ CUT_LOST = 0.6  # share of blocks that a cut leaves nowhere to be found
 MIN_HISTORY = 2
 BLANK = 8.0  # contrast below which a frame is blank
 FADED = 0.6  # of the first frame's contrast
+LIGHT = 6.0  # greys
 MIN_DETAILED = 12  # blocks
 MIN_STILL = 0.5  # of the blocks with detail
+MAX_MOVED = 0.25  # of them: more is a slow pan or zoom, which leaves half of them where they were for a while
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,7 @@ class Limits:
 
     min_change: float = 0.01
     max_change: float = 0.5
-    max_blur: float = 0.6
+    max_blur: float = 0.55
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_change < self.max_change <= 1:
@@ -121,11 +124,13 @@ def judge(window: Sequence[Sample], limits: Limits) -> Verdict:
     if changes[-1] < limits.min_change:
         return _verdict("alike", measures)
     found = [motion.match(motion.grey(first.small), motion.grey(sample.small)) for sample in later]
-    measures["still"] = min(each.still for each in found)
+    measures |= {"still": min(each.still for each in found), "moved": max(each.moved for each in found)}
     if found[0].detailed < MIN_DETAILED:
         return _verdict("plain", measures)
-    if measures["still"] < MIN_STILL:
+    if measures["still"] < MIN_STILL or measures["moved"] > MAX_MOVED:
         return _verdict("camera", measures)
+    if motion.light_change(first.small, later[-1].small) > LIGHT:
+        return _verdict("light", measures)
     if max(changes) > limits.max_change:
         return _verdict("busy", measures)
     measures["blur"] = max(motion.blur(sample.pixels) for sample in (first, later[-1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -30,7 +30,7 @@ class CutClips:
     seconds: Annotated[float, option("from a clip's first frame to its last", shown="S")] = 2.0
     min_change: Annotated[float, option("share of the picture that must differ at the end", shown="0-1")] = 0.01
     max_change: Annotated[float, option("share that may differ at any time", shown="0-1")] = 0.5
-    max_blur: Annotated[float, option("of first and last frame; 0 is sharp, 1 lets all through", shown="0-1")] = 0.6
+    max_blur: Annotated[float, option("of first and last frame; 0 is sharp, 1 lets all through", shown="0-1")] = 0.55
     max_per_shot: Annotated[int, option("clips from one shot", shown="N")] = 8
     short_side_px: Annotated[int, option("larger frames are scaled down to it", shown="PX")] = 720
     json: Annotated[Switch, option("print one JSON object")] = False
@@ -72,3 +72,6 @@ class CutClips:
         if found.clips:
             print(f"  look at {self.output / 'sheet.png'}; captions: chronoedit label {self.output}")
         return int(bool(found.failed))
+
+
+COMMANDS: dict[str, type[Any]] = {"data clips": CutClips}
