@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -22,6 +23,7 @@ from chronoedit.evaluation.bench_formats import GEDIT_GROUPS, IMGEDIT_TYPES, KRI
 from chronoedit.evaluation.bench_prompts import KRIS_KNOWING
 from chronoedit.evaluation.benches import BENCHES, bench_named
 from chronoedit.evaluation.cases import Case, Verdict
+from chronoedit.evaluation.judges import VlmJudge
 from chronoedit.evaluation.pbench import MAX_WORDS, pbench_items, request_problem
 from chronoedit.media import load_image
 from chronoedit.vlm.asking import Question, VisionModel
@@ -122,7 +124,7 @@ def rise_folder(folder: Path, items: list[dict[str, Any]] | None = None) -> Path
 
 def kris_folder(folder: Path) -> Path:
     """`KRIS_Bench/CATEGORY/annotation.json` of mercurystraw/Kris_Bench, for four kinds of categories."""
-    sets = {
+    sets: dict[str, dict[str, dict[str, Any]]] = {
         "chemistry": {"1": {"ori_img": "1.png", "gt_img": "", "ins_en": "Add sodium.", "explain_en": "It boils."}},
         "viewpoint_change": {
             "1": {"ori_img": "1.jpg", "gt_img": "1_gt.jpg", "ins_en": "Draw the top.", "explain_en": ""}
@@ -218,6 +220,18 @@ def test_broken_rows_of_a_table_are_named(tmp_path: Path, line: str, said: str) 
         BENCHES["pbench-edit"].read(tmp_path / "t.csv")
 
 
+def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,prompt\nx.png,p\n", encoding="utf-8")
+    with pytest.raises(DataError, match="has no column category; its columns: image, prompt"):
+        BENCHES["pbench-edit"].read(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text(f"image,prompt,category\nx.png,{'p' * 200_000},robot\n", encoding="utf-8")
+    with pytest.raises(DataError, match="after row 1: field larger than field limit"):
+        BENCHES["pbench-edit"].read(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_bytes(b"image,prompt,category\n\xff,p,robot\n")
+    with pytest.raises(DataError, match="cannot be read as UTF-8"):
+        BENCHES["pbench-edit"].read(tmp_path / "t.csv")
+
+
 def test_all_broken_rows_are_named_at_once_ten_of_them_by_name(tmp_path: Path) -> None:
     put(tmp_path / "x.png")
     rows = "".join("x.png,,robot,\n" for _ in range(12))
@@ -269,7 +283,7 @@ def test_what_is_no_benchmark_is_refused(name: str, tmp_path: Path) -> None:
         BENCHES[name].read(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"1": {}, "1": {}}'])
 def test_damaged_json_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "basic_edit.json").write_text(text)
     with pytest.raises(DataError, match="is no JSON|is not an object|has no items"):
@@ -283,6 +297,10 @@ def test_an_unknown_benchmark_lists_the_choices() -> None:
 
 
 INPUT, EDITED = Image.new("RGB", SIZE, (1, 2, 3)), Image.new("RGB", (80, 48), (9, 8, 7))
+
+
+def red(image: Image.Image) -> int:
+    return int(np.asarray(image)[0, 0, 0])
 
 
 def asked(case: Case, name: str) -> list[Question]:
@@ -328,7 +346,7 @@ def test_rise_shows_the_truth_and_asks_for_consistency_where_it_counts(tmp_path:
     assert [len(question.images) for question in temporal] == [2, 1, 1]
     assert "It is rotten." in temporal[1].text
     assert [len(question.images) for question in causal] == [2, 1]  # no consistency; the input is shown for reasoning
-    assert [image.getpixel((0, 0))[0] for image in spatial[1].images] == [62, 9]  # the true result, the edited one
+    assert [red(image) for image in spatial[1].images] == [62, 9]  # the true result, the edited one
     assert len(logical) == 1
     assert logical[0].schema is not None and logical[0].schema["properties"]["reasoning"]["maximum"] == 1
 
@@ -344,7 +362,7 @@ def test_a_logical_answer_of_no_or_yes_becomes_one_or_five(tmp_path: Path) -> No
 def test_kris_shows_frames_in_their_order_and_the_true_view(tmp_path: Path) -> None:
     cases = {case.category: asked(case, "kris") for case in cases_of("kris", tmp_path)}
     frames = cases["temporal_prediction"][0].images
-    assert [image.getpixel((0, 0))[0] for image in frames] == [80, 9, 81, 82]
+    assert [red(image) for image in frames] == [80, 9, 81, 82]
     assert "frame 2 is the edited one" in cases["temporal_prediction"][0].text
     assert [len(question.images) for question in cases["multi-element_composition"]] == [3, 3, 1]
     assert [len(question.images) for question in cases["viewpoint_change"]] == [2, 3, 1]
@@ -586,6 +604,24 @@ class Scripted(VisionModel):
     def _reply(self, turns: Any, question: Question, on_text: Any) -> str:
         self.asked.append(question)
         return self.reply(question.text)
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_a_model_judges_the_cases_of_every_benchmark(name: str, tmp_path: Path) -> None:
+    class Best(VisionModel):
+        def _reply(self, turns: Any, question: Question, on_text: Any) -> str:
+            assert question.schema is not None
+            properties = question.schema["properties"].items()
+            return json.dumps({key: each.get("maximum", "fine") for key, each in properties})
+
+    cases = cases_of(name, tmp_path)
+    judge = VlmJudge(bench=BENCHES[name], model=Best(name="m"))
+    judged = [(case, judge.score(case, EDITED)) for case in cases]
+    assert all(verdict.problem is None for _, verdict in judged)
+    official, strict = figures(name, judged)
+    assert strict["items"] == len(cases)
+    assert strict["overall"] == {"gedit": 10, "kris": 100}.get(name, 5)
+    assert official["overall"] == strict["overall"]
 
 
 CAPTIONS = {

@@ -20,7 +20,6 @@ Scale = tuple[float, float]
 
 NUMBER = r"(-?\d+(?:\.\d+)?)"
 OUT_OF = rf"{NUMBER}(?:\s*(?:/|out\s+of)\s*(\d+))?(?!\.?\d)"
-MAX_TOKENS = 600
 
 
 def judge_question(
@@ -35,7 +34,6 @@ def judge_question(
         text=f"{text}\n\n{wanted}\nSay first in one or two sentences why.",
         images=tuple(images),
         schema=score_schema(tuple(criteria), scale),
-        max_tokens=MAX_TOKENS,
     )
     return JudgeQuestion(question=question, parse=partial(scores_from, criteria=tuple(criteria), scale=scale))
 

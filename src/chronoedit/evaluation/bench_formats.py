@@ -59,10 +59,17 @@ def read_pbench_edit(path: Path) -> Iterator[Case]:
     missing = [name for name in ("image", "prompt", "category") if name not in names]
     if missing:
         raise DataError(f"{table} has no column {', '.join(missing)}; its columns: {', '.join(names) or 'none'}")
-    rows = (
-        (f"row {reader.line_num}", partial(_pbench_case, fields, table.parent, reader.line_num)) for fields in reader
-    )
-    return _cases(table, rows)
+    return _cases(table, _pbench_rows(reader, table))
+
+
+def _pbench_rows(reader: csv.DictReader[str], table: Path) -> Iterator[Row]:
+    try:
+        for fields in reader:
+            yield f"row {reader.line_num}", partial(_pbench_case, fields, table.parent, reader.line_num)
+    except csv.Error as error:
+        raise DataError(
+            f"{table}: after row {reader.line_num}: {error}; is it a table of comma separated values?"
+        ) from error
 
 
 def _pbench_case(fields: Fields, folder: Path, line: int) -> Case:
@@ -135,8 +142,8 @@ def _rows_without_picture(file: Any, group: int, column: str) -> set[int]:
     if counts and all(count is not None and count.has_null_count and count.null_count == 0 for count in counts):
         return set()
     values = file.read_row_group(group, columns=[column]).column(0)
-    if values.type.num_fields:
-        values = values.combine_chunks().flatten()[0]
+    if (index := values.type.get_field_index("bytes") if values.type.num_fields else -1) >= 0:
+        values = values.combine_chunks().flatten()[index]
     return {row for row, valid in enumerate(values.is_valid().to_pylist()) if not valid}
 
 
@@ -290,13 +297,20 @@ def _text(path: Path) -> str:
 
 def _json(path: Path, kind: type) -> Any:
     try:
-        value = json.loads(_text(path))
+        value = json.loads(_text(path), object_pairs_hook=_each_key_once)
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}); fetch it anew") from error
     if not isinstance(value, kind):
         expected = "an object, from keys to items" if kind is dict else "a list of items"
         raise DataError(f"{path} is not {expected}, but {type(value).__name__}")
     return value
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(f"of the keys {', '.join(key for key, _ in pairs[:5])}, … one is there twice")
+    return found
 
 
 def _fields(value: Any) -> Fields:
