@@ -8,7 +8,7 @@ that was stopped goes on where it was.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -122,22 +122,30 @@ def edited_picture(item: Item, kind: str) -> np.ndarray | None:
 
 
 def run_check(
-    judge: Judge, check: JudgeCheck, folder: Path, *, workers: int = 1, report: Report | None = None
+    judge: Judge,
+    check: JudgeCheck,
+    folder: Path,
+    *,
+    workers: int = 1,
+    retry_failed: bool = False,
+    report: Report | None = None,
 ) -> dict[str, Any]:
     """Have the judge see what `folder` lacks, and write the summary, which is returned.
 
-    `report(done, total)` is called after each picture. Raises OutputError when the folder holds another check or cannot
-    be written, ValueError when no picture could be judged, and what the judge raises.
+    With `retry_failed` it sees those again that it refused or whose answers could not be read. `report(done, total)` is
+    called after each picture. Raises OutputError when the folder holds another check or cannot be written, ValueError
+    when no picture could be judged, and what the judge raises.
     """
     _claim(folder, check)
     ledger = Ledger(folder / "verdicts.jsonl")
-    wanted = [_key(seed, kind) for seed in _seeds(check) for kind in check.kinds(seed)]
-    done = sum(key in ledger for key in wanted)
-    for (item, kind), record in in_parallel(partial(_judge, judge), _missing(check, ledger), workers):
+    total = sum(len(check.kinds(seed)) for seed in _seeds(check))
+    missing = {seed: _missing(check, ledger, seed, retry_failed) for seed in _seeds(check)}
+    done = total - sum(map(len, missing.values()))
+    for (item, kind), record in in_parallel(partial(_judge, judge), _pictures(check, missing), workers):
         ledger.append(_key(item.seed, kind), record)
         done += 1
         if report is not None:
-            report(done, len(wanted))
+            report(done, total)
     judgements, left_out = read_judgements(ledger, check)
     measured = summarise(judgements, threshold=check.threshold, scale=check.scale)
     summary = {"run": asdict(check), "left_out": left_out, **measured}
@@ -154,9 +162,14 @@ def read_judgements(ledger: Ledger, check: JudgeCheck) -> tuple[list[Judgement],
     return [Judgement(**{name: record[name] for name in names}) for record in known], len(records) - len(known)
 
 
-def _missing(check: JudgeCheck, ledger: Ledger) -> Iterator[tuple[Item, str]]:
-    for seed in _seeds(check):
-        kinds = [kind for kind in check.kinds(seed) if _key(seed, kind) not in ledger]
+def _missing(check: JudgeCheck, ledger: Ledger, seed: int, retry_failed: bool) -> list[str]:
+    records = {kind: ledger.get(_key(seed, kind)) for kind in check.kinds(seed)}
+    return [kind for kind, found in records.items() if found is None or (retry_failed and found["problem"])]
+
+
+def _pictures(check: JudgeCheck, missing: Mapping[int, Sequence[str]]) -> Iterator[tuple[Item, str]]:
+    """Each item is drawn when its first picture is wanted."""
+    for seed, kinds in missing.items():
         if kinds:
             item = sample_item(seed, family=check.family, size=check.size_px)
             yield from ((item, kind) for kind in kinds)

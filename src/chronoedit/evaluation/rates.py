@@ -104,7 +104,7 @@ def _independent(answers: Answers, rate: float, items: int) -> float:
         return items
     residuals = np.array(list(_residuals(answers, rate).values()))
     variance = float((residuals**2).sum()) / len(answers) ** 2 * items / (items - 1)
-    return len(answers) / max(1.0, variance / (spread / len(answers)))
+    return len(answers) / max(1.0, variance / (spread / (len(answers) - 1)))
 
 
 def _correlation(first: Answers, second: Answers, rate_a: float, rate_b: float) -> float:

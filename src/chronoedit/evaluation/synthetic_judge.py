@@ -64,7 +64,7 @@ class SyntheticJudge:
 
     def __init__(self, errors: Errors, *, scale: tuple[float, float], threshold: float) -> None:
         given = ",".join(f"{name}={value:g}" for name, value in asdict(errors).items())
-        self.name = f"{PREFIX}:{given}"
+        self.name = f"{PREFIX}:{given} from {threshold:g}"
         self._errors, self._scale, self._threshold = errors, scale, threshold
 
     def score(self, case: Case, edited: Image.Image) -> Verdict:

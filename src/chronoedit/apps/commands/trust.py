@@ -54,6 +54,7 @@ class EvalJudgeCheck:
     spoilings: Annotated[int, option("how many of the 5 ways of spoiling for each scene, in turns", shown="N")] = 5
     threshold: Annotated[float, option("mean score, 1 to 5, from which an edit passes", shown="X")] = 4.0
     concurrency: Annotated[int, option("pictures judged at once", shown="N")] = 4
+    retry_failed: Annotated[Switch, option("ask again where it refused or could not be read")] = False
     dry_run: Annotated[Switch, option("print one question and about how many tokens all take; send nothing")] = False
     json: Annotated[Switch, option("print the summary as JSON")] = False
     vlm: VlmFlags
@@ -79,6 +80,7 @@ class EvalJudgeCheck:
                     check,
                     self.output,
                     workers=self.concurrency,
+                    retry_failed=self.retry_failed,
                     report=lambda done, total: bar.update(task, completed=done, total=total),
                 )
         judgements, _ = read_judgements(Ledger(self.output / "verdicts.jsonl"), check)
