@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from chronoedit.data.label_checks import changed_share, instruction_problem, is_no_change, is_refusal, pixel_problem
+from chronoedit.data.label_checks import changed_shares, instruction_problem, is_no_change, is_refusal, pixel_problem
 from chronoedit.data.records import Record, frames
 from chronoedit.errors import DataError, VlmError, VlmRefusal
 from chronoedit.vlm.asking import SHORTEST_SIDE_PX, Answer, Question, VisionModel
@@ -156,8 +156,7 @@ class _Steps:
         return NO_CHANGE if is_no_change(answer) else answer
 
     def _compare_pixels(self, caption: str) -> None:
-        changed = changed_share(self.before, self.after)
-        but_light = changed_share(self.before, self.after, but_light=True)
+        changed, but_light = changed_shares(self.before, self.after)
         self.checks |= {"changed": round(changed, 4), "changed_but_light": round(but_light, 4)}
         problem = pixel_problem(caption, changed, but_light)
         if problem is not None:

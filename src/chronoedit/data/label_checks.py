@@ -85,18 +85,18 @@ def reads_as_english(instruction: str) -> bool:
     return foreign <= own and (len(words) < PROSE_WORDS or is_english(instruction))
 
 
-def changed_share(before: Image.Image, after: Image.Image, *, but_light: bool = False) -> float:
-    """The share of pixels that differ visibly, in [0, 1], of both pictures made small.
+def changed_shares(before: Image.Image, after: Image.Image) -> tuple[float, float]:
+    """The share of pixels that differ visibly, in [0, 1], of both pictures made small; and that with light aside.
 
-    With `but_light`, after the second picture was given the mean and contrast of the first in each colour, so that an
-    edit of nothing but the light is hardly any.
+    For the second, `after` is given the mean and contrast of `before` in each colour, so that an edit of nothing but
+    the light is hardly any.
     """
     size = (min(before.width, COMPARE_SIDE_PX), min(before.height, COMPARE_SIDE_PX))
     a, b = (_small(picture, size) for picture in (before, after))
-    if but_light:
-        contrast = a.std((0, 1)) / np.maximum(b.std((0, 1)), 1.0)
-        b = (b - b.mean((0, 1))) * contrast + a.mean((0, 1))
-    return float((np.abs(a - b).max(2) > SEEN_LEVELS).mean())
+    contrast = a.std((0, 1)) / np.maximum(b.std((0, 1)), 1.0)
+    relit = (b - b.mean((0, 1))) * contrast + a.mean((0, 1))
+    changed, but_light = (float((np.abs(a - other).max(2) > SEEN_LEVELS).mean()) for other in (b, relit))
+    return changed, but_light
 
 
 def _small(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:

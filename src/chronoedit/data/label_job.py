@@ -199,7 +199,8 @@ def write_metadata(labels: Path, metadata: Path, prompts: Prompts = "reasoning")
             counts["without a prompt" if kind == "labelled" and line[name] is None else kind] += 1
             if kind != "labelled" or line[name] is None:
                 continue
-            counts["repeated captions"] += line["checks"].get("repeats") is not None
+            if line["checks"].get("repeats") is not None:
+                counts["repeated captions"] += 1
             writer.writerow({"key": line["key"], "prompt": line[name], **line["pictures"]})
     return counts
 

@@ -96,8 +96,9 @@ class Label:
     has every row. The same command goes on where it stopped.
     """
 
-    path: tyro.conf.Positional[Path | None] = None
-    """A set: a folder, or its index file. Left out for one pair."""
+    path: Annotated[
+        tyro.conf.Positional[Path | None], option("a set: a folder, or its index file (none for one pair)", shown="SET")
+    ] = None
 
     pair: PairFlags = field(default_factory=PairFlags)
     sets: SetFlags = field(default_factory=SetFlags)
@@ -281,9 +282,8 @@ def _print_plan(job: LabelJob, settings: LabelSettings) -> int:
     plan = plan_labels(job, settings)
     print(f"{job.source}: {plan.rows} rows, {plan.done} of them labelled")
     print(f"  questions: {plan.questions}, more where an answer has to be repaired")
-    print(
-        f"  tokens to send, about: {'unknown, none of the first rows can be read' if plan.tokens is None else plan.tokens}"
-    )
+    tokens = "unknown, as none of the first rows can be read" if plan.tokens is None else plan.tokens
+    print(f"  tokens to send, about: {tokens}")
     if plan.example:
         print(f"\n{plan.example}")
     return 0
