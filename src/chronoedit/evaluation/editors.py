@@ -148,7 +148,8 @@ class Folder:
         stems = [f"{name}-{repeat}" for name in names] + (names if repeat == 0 else [])
         found = next((path for stem in stems for path in self._paths(stem) if path.is_file()), None)
         if found is None:
-            raise EditFailed(f"there is no picture {stems[-1]}{IMAGE_SUFFIXES[0]} in {self.path}")
+            wanted = names[0] if repeat == 0 else stems[0]
+            raise EditFailed(f"there is no picture {wanted}{IMAGE_SUFFIXES[0]} in {self.path}")
         return _picture(found)
 
     def _paths(self, stem: str) -> list[Path]:
@@ -214,7 +215,7 @@ def _stays_below(name: str) -> bool:
 def file_stem(key: str) -> str:
     """A file name for a key: the key where it can be one, else what can be kept of it and a hash."""
     safe = UNSAFE.sub("-", key).strip(".-")
-    if safe == key and len(key) <= NAME_CHARACTERS:
+    if key and safe == key and len(key) <= NAME_CHARACTERS:
         return key
     return f"{safe[:NAME_CHARACTERS]}-{hashlib.sha256(key.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 

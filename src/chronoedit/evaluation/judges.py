@@ -12,6 +12,7 @@ from chronoedit.errors import VlmRefusal
 from chronoedit.media import load_image
 from chronoedit.vlm.asking import VisionModel
 
+from .bench_answers import reason_from
 from .cases import Bench, Case, Judge, JudgeQuestion, Verdict
 from .colour import delta_e, srgb_to_lab
 
@@ -47,7 +48,7 @@ class VlmJudge:
                 problems.append(str(refusal))
                 refused = True
                 continue
-            reasons.append(text[:REASON_CHARACTERS])
+            reasons.append(reason_from(text)[:REASON_CHARACTERS])
             if problem is None:
                 scores |= asked.parse(text)
             else:
@@ -55,8 +56,10 @@ class VlmJudge:
         return Verdict(scores=scores, reason="\n\n".join(reasons), problem=" ".join(problems) or None, refused=refused)
 
     def _answer(self, asked: JudgeQuestion) -> tuple[str, str | None]:
-        answer = self.model.ask(replace(asked.question, seed=self.seed), problem_of(asked), self.repairs)
-        return answer.text, answer.problem
+        """The answer and what keeps its scores from being read; one of another form than asked for may still do."""
+        read = problem_of(asked)
+        answer = self.model.ask(replace(asked.question, seed=self.seed), read, self.repairs)
+        return answer.text, None if answer.problem is None else read(answer.text)
 
 
 @dataclass(kw_only=True)

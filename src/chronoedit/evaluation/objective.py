@@ -31,8 +31,8 @@ class Objective:
 
     `outside_*` compare it with the input outside the edited region, and are None when that is under 1 % of the picture;
     `region_share` is the region's share, `region_from` "reference" or "edited". `reference_*` compare it with the
-    reference, over all pixels. The embedding distances are to the input and to the reference, from 0 to 2. What cannot
-    be had is None.
+    reference, over all pixels. The embedding distances are to the input and to the reference, from 0 to 2, by the
+    network that `embedding` names. What cannot be had is None.
     """
 
     region_from: str
@@ -45,6 +45,7 @@ class Objective:
     reference_delta_e: float | None = None
     embedding_distance: float | None = None
     reference_embedding_distance: float | None = None
+    embedding: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,8 +88,9 @@ def objective(
         region_from="edited" if reference is None else "reference",
         region_share=float(region.mean()),
         outside_psnr_db=psnr_db(a, b, outside) if seen else None,
-        outside_ssim=float(ssim_map(_luma(a), _luma(b))[outside].mean()) if seen else None,
+        outside_ssim=_ssim_outside(a, b, region),
         outside_delta_e=float(delta_e(lab_a, lab_b)[outside].mean()) if seen else None,
+        embedding=None if embedder is None else embedder.name,
         **scores,
     )
 
@@ -138,6 +140,12 @@ def _blurred(values: np.ndarray) -> np.ndarray:
     padded = np.pad(values, WINDOW_RADIUS_PX, mode="symmetric")
     rows = sum(weight * padded[k : k + height] for k, weight in enumerate(weights))
     return sum(weight * rows[:, k : k + width] for k, weight in enumerate(weights))
+
+
+def _ssim_outside(a: np.ndarray, b: np.ndarray, region: np.ndarray) -> float | None:
+    """The mean over places whose whole window lies outside the region; None where those are under 1 %."""
+    clear = ~dilate(region, WINDOW_RADIUS_PX)
+    return float(ssim_map(_luma(a), _luma(b))[clear].mean()) if clear.mean() >= MIN_OUTSIDE_SHARE else None
 
 
 def _luma(pixels: np.ndarray) -> np.ndarray:

@@ -59,11 +59,8 @@ class EvalBench:
     same command goes on where it stopped; with another judge it judges the pictures that are there.
     """
 
-    name: tyro.conf.Positional[str]
-    """The benchmark."""
-
-    data: tyro.conf.Positional[Path]
-    """Its files: a folder, or the file that its reader wants."""
+    name: Annotated[str, tyro.conf.Positional, option("the benchmark", shown="NAME")]
+    data: Annotated[Path, tyro.conf.Positional, option("its files: a folder, or the file in it", shown="DATA")]
 
     output: Annotated[Path, option("the folder to write", shown="DIR", short="o")]
     editor: Annotated[
@@ -332,28 +329,36 @@ class EvalAgreement:
 
 
 def summary_tables(summary: Mapping[str, Any]) -> Iterator[Table]:
-    """A table for each judge, and one of what needs none."""
+    """A table for each judge, and one of what needs none; intervals of the editor alone, the page has them all."""
     from chronoedit.evaluation.bench_report import ROW_TITLES, is_main
+    from chronoedit.evaluation.bench_run import EDITOR
     from chronoedit.evaluation.objective import MEASURES
 
     for judge, rows in summary["judges"].items():
+        beside = [row for row in rows if row != EDITOR]
         table = Table(title=f"{judge}: {summary['items']} items, with 95 % intervals", title_justify="left")
-        _columns(table, "", *(f"{ROW_TITLES[row]}, {how}" for row in rows for how in ("official", "strict")))
-        for name in dict.fromkeys(name for row in rows.values() for how in ("strict", "official") for name in row[how]):
-            if is_main(name):
-                cells = [rows[row][how].get(name) for row in rows for how in ("official", "strict")]
-                table.add_row(name, *map(shown_figure, cells))
+        _columns(table, "", "official", "strict", *(f"{ROW_TITLES[row]}" for row in beside))
+        editor = rows[EDITOR]
+        for name in filter(is_main, dict.fromkeys([*editor["strict"], *editor["official"]])):
+            cells = [shown_figure(editor[how].get(name)) for how in ("official", "strict")]
+            table.add_row(name, *cells, *(_plain(rows[row]["strict"].get(name), "value") for row in beside))
         for count in ("refused", "unread"):
-            table.add_row(count, *(cell for row in rows.values() for cell in (str(row[count]), "")))
+            table.add_row(count, "", str(editor[count]), *(str(rows[row][count]) for row in beside))
         yield table
     rows = summary["objective"]
+    beside = [row for row in rows if row != EDITOR]
     table = Table(title="without a judge", title_justify="left")
     _columns(table, "", *(ROW_TITLES[row] for row in rows))
     for measure, title in MEASURES.items():
         if any(measure in row for row in rows.values()):
-            table.add_row(title, *(shown_figure(row.get(measure), "mean") for row in rows.values()))
+            others = [_plain(rows[row].get(measure), "mean") for row in beside]
+            table.add_row(title, shown_figure(rows[EDITOR].get(measure), "mean"), *others)
     table.add_row("edits that failed", *(str(summary["edits"][row]["failed"]) for row in rows))
     yield table
+
+
+def _plain(figure: Mapping[str, Any] | None, name: str) -> str:
+    return "–" if figure is None else f"{figure[name]:.3f}"
 
 
 def shown_figure(figure: Mapping[str, Any] | None, name: str = "value") -> str:
@@ -377,7 +382,7 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def _columns(table: Table, *titles: str) -> None:
     for number, title in enumerate(titles):
-        table.add_column(title, justify="right" if number else "left")
+        table.add_column(title, justify="right" if number else "left", overflow="fold")
 
 
 def _print_json(value: Mapping[str, Any]) -> None:
