@@ -29,8 +29,9 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(PY)
 	$(PY) -m pip install --quiet --no-compile -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.core
+$(VENV)/.dev: $(VENV)/.core tests/packages.txt
 	$(PY) -m pip install --quiet --no-compile -c constraints.txt -e ".[dev]"
+	$(PY) -m pip install --quiet --no-compile --no-deps -r tests/packages.txt
 	@touch $@
 
 demo: $(VENV)/.core

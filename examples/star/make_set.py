@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from chronoedit.media import save_image, save_video, write_files
-from chronoedit.world import FIRST_EVALUATION_SEED, Item, sample_item
+from chronoedit.world import FIRST_EVALUATION_SEED, SCENES, Item, sample_item
 from chronoedit.world.scenes.star import held_out
 
 FIRST_REHEARSED_SEED = 50_000  # the embedded model was trained on 0 to 34,999
@@ -26,6 +27,19 @@ def star_items(count: int) -> Iterator[Item]:
     """The first `count` star scenes in which nothing is held out, of seeds that are never evaluated."""
     items = (sample_item(seed, family="star") for seed in range(FIRST_EVALUATION_SEED))
     return itertools.islice((item for item in items if not held_out(item.scene)), count)
+
+
+def known_items(count: int) -> list[Item]:
+    """`count` scenes of what the model knows, every edit as often as any other (the world draws some thrice as often)."""
+    edits = [edit for family, scene in SCENES.items() if family != "star" for edit in scene.edits]
+    seeds = itertools.count(FIRST_REHEARSED_SEED)
+    of_edit: dict[str, list[Item]] = {edit: [] for edit in edits}
+    while sum(map(len, of_edit.values())) < count:
+        item = sample_item(next(seeds))
+        if len(of_edit[item.edit]) < math.ceil(count / len(edits)):
+            of_edit[item.edit].append(item)
+    in_turn = itertools.chain.from_iterable(itertools.zip_longest(*of_edit.values()))
+    return [item for item in in_turn if item is not None]
 
 
 def write_pair(item: Item, name: str, folder: Path) -> dict[str, str]:
@@ -53,7 +67,7 @@ def main() -> None:
     given = parser.parse_args()
     rows = []
     stars = list(star_items(given.pairs))
-    known = [sample_item(FIRST_REHEARSED_SEED + k) for k in range(given.rehearsed)]
+    known = known_items(given.rehearsed)
     for kind, items, clips in (("star", stars, given.clips), ("known", known, given.rehearsed_clips)):
         rows += [write_pair(item, f"{kind}_{k:03d}", given.output) for k, item in enumerate(items)]
         rows += [write_clip(item, f"{kind}_{k:03d}_clip", given.output) for k, item in enumerate(items[:clips])]

@@ -141,10 +141,8 @@ def test_sizes_and_presets(edit, tmp_path: Path) -> None:
 
 
 def test_published_flags_are_accepted_and_explained(edit, tmp_path: Path) -> None:
-    flags = ("--use-prompt-enhancer", "--disable-guardrails", "--offload_model", "--device", "cpu")
-    code, _, err = edit("-o", tmp_path / "out.png", *flags)
+    code, _, err = edit("-o", tmp_path / "out.png", "--disable-guardrails", "--offload_model", "--device", "cpu")
     assert code == 0
-    assert "an edit does not ask for it yet, and goes on with your prompt" in err
     assert "no filter looks at pictures or prompts here" in err
 
 

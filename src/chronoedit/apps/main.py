@@ -142,6 +142,7 @@ def _commands(group: Group) -> dict[str, type[Any]]:
 
 
 def present(group: Group) -> list[str]:
+    """The modules of a group that are there."""
     return [module for module in group.modules if importlib.util.find_spec(f"chronoedit.apps.commands.{module}")]
 
 

@@ -58,7 +58,9 @@ class VlmFlags:
                 answers=self.vlm_answers,
             )
         if self.vlm_device is not None:
-            raise ValueError(f"--vlm-device {self.vlm_device} with --vlm-url: a server has its own; leave one of them out")
+            raise ValueError(
+                f"--vlm-device {self.vlm_device} with --vlm-url: a server has its own; leave one of them out"
+            )
         return Server(
             url=self.vlm_url,
             name=self.vlm_model,
@@ -88,7 +90,9 @@ class EnhancerFlags:
         """Raise ValueError for flags that contradict each other."""
         if not self.use_prompt_enhancer:
             if self != EnhancerFlags():
-                raise ValueError("flags of the prompt enhancer without --use-prompt-enhancer; add it, or leave them out")
+                raise ValueError(
+                    "flags of the prompt enhancer without --use-prompt-enhancer; add it, or leave them out"
+                )
         elif prompts.task is not None:
             raise ValueError(
                 f"--task {prompts.task} needs its own words, --use-prompt-enhancer changes them; leave one of them out"

@@ -39,7 +39,9 @@ def enhanced(model: VisionModel, request: EditRequest, *, require: bool = False)
     try:
         answer = enhance(model, request)
         if answer.problem is not None:
-            raise VlmError(f"the answer of {model.name} is not as it must be after {model.sent} requests: {answer.problem}")
+            raise VlmError(
+                f"the answer of {model.name} is not as it must be after {model.sent} requests: {answer.problem}"
+            )
     except VlmError as error:
         if require:
             raise

@@ -53,5 +53,7 @@ class Answers:
         database = sqlite3.connect(self.path, timeout=60.0, check_same_thread=False, isolation_level=None)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
-        database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, model TEXT, text TEXT) WITHOUT ROWID")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, model TEXT, text TEXT) WITHOUT ROWID"
+        )
         return database

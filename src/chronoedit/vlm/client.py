@@ -73,9 +73,7 @@ class Server(VisionModel):
             import openai
         except ImportError as error:
             raise MissingExtraError('asking a server needs its client: pip install "chronoedit[vlm]"') from error
-        return openai.OpenAI(
-            base_url=self.url, api_key=self.key, timeout=self.timeout_s, max_retries=self.max_retries
-        )
+        return openai.OpenAI(base_url=self.url, api_key=self.key, timeout=self.timeout_s, max_retries=self.max_retries)
 
     def _reply(self, turns: list[Turn], question: Question, on_text: OnText | None) -> str:
         import openai

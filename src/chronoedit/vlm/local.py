@@ -109,8 +109,8 @@ class Local(VisionModel):
         needed, free = _weight_bytes(self.name, self.revision), _free_bytes()
         if needed > free:
             raise VlmError(
-                f"{self.name} takes {needed / 1e9:.0f} GB, and {free / 1e9:.0f} GB of memory are free; use a smaller one, "
-                "or a server: --vlm-url"
+                f"{self.name} takes {needed / 1e9:.0f} GB, and {free / 1e9:.0f} GB of memory are free; use a "
+                "smaller one, or a server: --vlm-url"
             )
 
     def _inputs(self, config: Any) -> Callable[[Any, Any], Callable[[list[Turn]], Inputs]]:
