@@ -51,9 +51,15 @@ class ClipSettings:
         if self.short_side_px < 16:
             raise ValueError(f"a short side of {self.short_side_px} px: give 16 or more, such as 720")
 
-    def stride(self, frames_per_s: float) -> int:
-        """How many frames of a video one frame of the clip goes on; 0 where the video has too few."""
-        return round(self.seconds * frames_per_s / (CLIP_LENGTH - 1))
+    def every_s(self, footage: Footage) -> float:
+        """From one frame of a clip to the next. Raises ImageError for a video with too few frames a second."""
+        stride = round(self.seconds * footage.frames_per_s / (CLIP_LENGTH - 1))
+        if not stride:
+            raise ImageError(
+                f"{footage.path} has {footage.frames_per_s:g} frames a second, too few for {CLIP_LENGTH} in "
+                f"{self.seconds:g} s; give --seconds {(CLIP_LENGTH - 1) / footage.frames_per_s:.1f} or more"
+            )
+        return stride / footage.frames_per_s
 
 
 @dataclass
@@ -131,17 +137,12 @@ class _Job:
 
     def cut(self, footage: Footage, report: Report) -> None:
         """Cut one video, from where it was left."""
-        stride = self.settings.stride(footage.frames_per_s)
-        if not stride:
-            raise ImageError(
-                f"{footage.path} has {footage.frames_per_s:g} frames a second, too few for {CLIP_LENGTH} in "
-                f"{self.settings.seconds:g} s; give --seconds {(CLIP_LENGTH - 1) / footage.frames_per_s:.1f} or more"
-            )
+        every_s = self.settings.every_s(footage)
         state = _State.read(self.progress.get(footage.id))
         if state.done:
             return
-        every_s = stride / footage.frames_per_s
         found = samples(footage, every_s, self.settings.short_side_px, state.next)
+        looked_at = 0
         for looked_at, span in enumerate(spans(found, lambda window: self._judge(footage, window, state)), 1):
             state.take(span, every_s)
             if span.verdict.reason is None:
@@ -149,6 +150,10 @@ class _Job:
             if span.verdict.reason is None or looked_at % SPANS_BETWEEN_RECORDS == 0:
                 self.progress.append(footage.id, state.record(footage))
             report(footage.path, state.seconds, footage.duration_s)
+        if not looked_at and not state.next:
+            raise ImageError(
+                f"no two frames of {footage.path} can be read one after the other: it is cut short, or without times"
+            )
         state.done = True
         self.progress.append(footage.id, state.record(footage))
 
