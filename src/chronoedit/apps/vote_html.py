@@ -26,8 +26,8 @@ figure img { display: block; width: 100%; height: min(56vh, 32vw); object-fit: c
 button, input { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line);
   border-radius: 8px; padding: 10px 14px }
 button { cursor: pointer }
-button:disabled { opacity: .5; cursor: default }
-button:hover:enabled { border-color: var(--mark) }
+button[aria-disabled=true] { opacity: .5; cursor: default }
+button:not([aria-disabled=true]):hover { border-color: var(--mark) }
 :focus-visible { outline: 3px solid var(--mark); outline-offset: 2px }
 .choices { position: sticky; bottom: 0; display: grid; gap: 10px; padding: 12px 0; background: var(--paper);
   grid-template-columns: 1fr 1.2fr 1.2fr 1.2fr }
@@ -48,6 +48,14 @@ dialog img { display: block; max-width: 98vw; max-height: 96vh; min-width: min(9
   .choices { grid-template-columns: 1fr 1fr 1fr; gap: 8px }
   #undo { grid-column: 1 / 4; grid-row: 2; min-height: 40px; padding: 6px }
   kbd { display: none }
+}
+@media (max-height: 480px) {
+  body { padding-top: 6px }
+  progress { margin: 4px 0 }
+  #prompt { font-size: 16px; margin: 0 0 4px }
+  figure img { height: 42vh }
+  .choices { padding: 6px 0 }
+  .choices button { min-height: 40px; padding: 6px }
 }
 """
 
@@ -93,8 +101,9 @@ let voter = document.body.dataset.voter, question = null, canUndo = false, busy 
 
 function setBusy(value) {
   busy = value;
-  for (const button of choices) button.disabled = value || question === null;
-  at("undo").disabled = value || !canUndo;
+  // Not disabled: a button that is would lose the focus of those who vote with the keyboard.
+  for (const button of choices) button.setAttribute("aria-disabled", value || question === null);
+  at("undo").setAttribute("aria-disabled", value || !canUndo);
 }
 
 async function send(action, body) {

@@ -104,7 +104,7 @@ def shown_rate(rate: Mapping[str, Any] | None) -> str:
     if rate is None:
         return "–"
     low, high = rate["interval"]
-    return f"{rate['rate']:.1%} ({low:.1%} to {high:.1%})"
+    return f"{rate['rate']:.0%} ({low:.0%} to {high:.0%})"
 
 
 def win_row(name: str, group: Mapping[str, Any]) -> tuple[object, ...]:
@@ -173,7 +173,7 @@ def _thresholds(page: Page, rows: Sequence[Mapping[str, float]]) -> None:
     best = max(rows, key=lambda row: row["accuracy"])
     page.heading("Other thresholds")
     page.text(
-        f"On these pictures {best['threshold']:g} would be right most often ({best['accuracy']:.1%}). Chosen on them "
+        f"On these pictures {best['threshold']:g} would be right most often ({best['accuracy']:.0%}). Chosen on them "
         "and measured on them, that is more than it would reach on others."
     )
     names = {"sensitivity": "true edits passed", "specificity": "spoiled edits not passed"}

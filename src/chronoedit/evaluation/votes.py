@@ -156,10 +156,11 @@ def summarise(votes: Sequence[Vote]) -> dict[str, Any]:
 
 
 def wins(votes: Sequence[Vote]) -> dict[str, Any]:
-    """Counts and rates of some votes."""
+    """Counts and rates of some votes; see `summarise`."""
     worth = {"a": 1.0, "tie": 0.5, "b": 0.0}
     decided = [(vote.item, worth[vote.winner]) for vote in votes if vote.winner != "tie"]
     return {
+        "counts": {name: sum(vote.winner == name for vote in votes) for name in WINNERS},
         "ties_as_half": rate_of([(vote.item, worth[vote.winner]) for vote in votes]).to_json(),
         "without_ties": rate_of(decided).to_json() if decided else None,
         **{name: rate_of(_share(votes, name)).to_json() for name in WINNERS},

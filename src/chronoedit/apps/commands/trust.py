@@ -253,12 +253,14 @@ def _print_check(summary: Mapping[str, Any], judge: str) -> None:
 
 
 def _print_votes(summary: Mapping[str, Any]) -> None:
-    from chronoedit.evaluation.trust_pages import SIDE_COLUMNS, WIN_COLUMNS, agreement_rows, side_rows, win_row
+    from chronoedit.evaluation.trust_pages import SIDE_COLUMNS, agreement_rows, shown_rate, side_rows
 
     print(f"A: {summary['a']}\nB: {summary['b']}")
-    voters = summary["voters"]
-    rows = [win_row("all", summary["overall"])] + [win_row(voter, of) for voter, of in voters.items()]
-    _print_table(f"{summary['votes']} votes on {summary['items']} items, with 95 % intervals", WIN_COLUMNS, rows)
+    rows = []
+    for name, of in {"all": summary["overall"], **summary["voters"]}.items():
+        rows.append((name, shown_rate(of["ties_as_half"]), shown_rate(of["without_ties"]), *of["counts"].values()))
+    columns = ("A wins", "a tie being half", "without ties", "A", "tie", "B")
+    _print_table(f"{summary['votes']} votes on {summary['items']} items, with 95 % intervals", columns, rows)
     _print_table("sides, of votes that are no tie", SIDE_COLUMNS, side_rows(summary))
     if summary["agreement"]["pairs"]:
         _print_table("agreement", ("", "same winner", "kappa"), agreement_rows(summary))
