@@ -105,7 +105,7 @@ def _facts(bench: Bench, summary: Mapping[str, Any]) -> dict[str, object]:
         "edits that failed": f"{counts['failed']} of {counts['failed'] + counts['done']}",
         "seconds an edit": counts["mean_time_s"],
         "scores": f"{bench.scale[0]:g} to {bench.scale[1]:g}, {', '.join(bench.criteria)}",
-        "embedding": summary["run"]["embedding"],
+        "embedding": ", ".join(summary["objective"][EDITOR]["embedding"]) or "none",
     }
 
 

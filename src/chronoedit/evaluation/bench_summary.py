@@ -239,7 +239,8 @@ def _objective(items: Sequence[Item]) -> dict[str, Any]:
         if values:
             found[measure] = bootstrap_mean(values).to_json()
     sources = [score["region_from"] for score in scores]
-    return {"region_from": {name: sources.count(name) for name in sorted(set(sources))}, **found}
+    networks = sorted({score["embedding"] for score in scores} - {None})
+    return {"region_from": {name: sources.count(name) for name in sorted(set(sources))}, "embedding": networks, **found}
 
 
 def _editor_figures(items: Sequence[Item], judge: str | None) -> dict[str, dict[str, float]]:

@@ -322,7 +322,7 @@ class EvalAgreement:
         title = f"{first} and {second} on {found['edits']} edits, {found['missing']} of them not scored by both"
         table = Table(title=title, title_justify="left")
         names = ("equal", "kappa", "linear_kappa", "quadratic_kappa", "difference")
-        _columns(table, "", *(name.replace("_", " ") for name in names), "edits")
+        _columns(table, "", "equal", "kappa", "linear", "quadratic", "A less B", "edits")
         for criterion, figures in found["figures"].items():
             table.add_row(criterion, *(shown_figure(figures[name]) for name in names), str(figures["items"]))
         Console().print(table)
