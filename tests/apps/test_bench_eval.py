@@ -112,7 +112,7 @@ def test_a_command_is_run_judged_and_judged_anew(
     assert found["figures"]["visual_coherence"]["equal"]["value"] == 1
     assert main(compare) == 0
     told = capsys.readouterr()
-    assert "4 of them not scored by both" in told.out and "quadratic" in told.out and "A less B" in told.out
+    assert "4 of them not scored by both" in told.out and "kappa, quadratic" in told.out and "first less" in told.out
 
 
 def test_two_runs_side_by_side(

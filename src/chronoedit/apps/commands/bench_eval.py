@@ -26,6 +26,13 @@ if TYPE_CHECKING:
 
 OURS, NOBODY = "ours", "none"
 ANSWERS = "answers.sqlite"
+AGREEMENT = {
+    "equal": "equal scores",
+    "kappa": "kappa",
+    "linear_kappa": "kappa, linear",
+    "quadratic_kappa": "kappa, quadratic",
+    "difference": "first less second",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,10 +328,14 @@ class EvalAgreement:
         first, second = found["judges"]
         title = f"{first} and {second} on {found['edits']} edits, {found['missing']} of them not scored by both"
         table = Table(title=title, title_justify="left")
-        names = ("equal", "kappa", "linear_kappa", "quadratic_kappa", "difference")
-        _columns(table, "", "equal", "kappa", "linear", "quadratic", "A less B", "edits")
+        _columns(table, "", "", "value", "95 % interval", "edits")
         for criterion, figures in found["figures"].items():
-            table.add_row(criterion, *(shown_figure(figures[name]) for name in names), str(figures["items"]))
+            for name, title in AGREEMENT.items():
+                value, interval = figures[name]["value"], figures[name]["interval"]
+                around = "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+                first = name == next(iter(AGREEMENT))
+                shown = "–" if value is None else f"{value:.3f}"
+                table.add_row(criterion if first else "", title, shown, around, str(figures["items"]) if first else "")
         Console().print(table)
 
 
