@@ -199,10 +199,8 @@ def test_what_cannot_be(two: str, tmp_path: Path, capsys: pytest.CaptureFixture[
         (f"{table} -o {tmp_path}/out --review page.txt", "page.txt"),
         (f"{table} -o {tmp_path}/out --max-resolution 2", "--max-resolution 2; give 16"),
         (f"{table} -o {tmp_path}/out --ray-workers 2", "give its address with --ray"),
-        (
-            f"{table} -o {tmp_path}/out --ray local --ray-workers 2 --vlm-max-requests 1 --vlm-url http://localhost/v1",
-            "one each",
-        ),
+        (f"{table} -o {tmp_path}/out --ray local --ray-workers 2 --vlm-max-requests 1", "give one each at least"),
+        (f"{table} -o {tmp_path}/out --vlm-url here", "here"),
         (f"{table} -o {tmp_path}/out --upgrade --prompts concise", "asks for the reasoning prompt"),
     ]:
         assert run(words) != 0, words

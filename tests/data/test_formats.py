@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import pickle
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from chronoedit.data.formats import open_records
+from chronoedit.data.formats import iter_records, open_records
 from chronoedit.data.records import Record, frames, kind_of, split
 from chronoedit.errors import DataError, MissingExtraError
 from chronoedit.media import save_image, save_video
@@ -31,6 +32,42 @@ def test_every_format_gives_the_same_examples(any_set: tuple[str, Path]) -> None
         video = frames(again)
         assert video.shape == (2, SIZE, SIZE, 3)
         assert np.abs(video.astype(int) - np.stack(pair(index))).mean() <= lossy
+
+
+def test_records_stream_in_the_same_order(any_set: tuple[str, Path]) -> None:
+    _, folder = any_set
+    assert list(iter_records(folder)) == open_records(folder).records
+
+
+def test_a_stream_needs_no_captions_where_none_are_wanted(tmp_path: Path) -> None:
+    for name, write in (("csv", diffsynth), ("parquet", parquet)):
+        folder = tmp_path / name
+        folder.mkdir()
+        write(folder)
+        without_captions(folder)
+        with pytest.raises(DataError, match="no column of captions"):
+            next(iter_records(folder))
+        records = list(iter_records(folder, captions=False))
+        assert [record.prompt for record in records] == ["", ""] and len(frames(records[1])) == 2
+    with pytest.raises(DataError, match="there is no"):
+        iter_records(tmp_path / "none")  # said at once, not when the first is read
+
+
+def without_captions(folder: Path) -> None:
+    import pyarrow.parquet
+
+    for path in folder.glob("*.csv"):
+        write_table(path, [{"image": f"out{k}.png", "input_image": f"in{k}.png"} for k in range(2)])
+    for path in folder.glob("*.parquet"):
+        pyarrow.parquet.write_table(pyarrow.parquet.read_table(path).drop_columns(["edit_prompt"]), path)
+
+
+def test_an_archive_is_read_without_being_remembered(tmp_path: Path) -> None:
+    webdataset(tmp_path)
+    stream = iter_records(tmp_path / "00000.tar")
+    assert next(stream).key == "00000/000000"
+    open_archives = [each for each in gc.get_objects() if isinstance(each, tarfile.TarFile)]
+    assert len(open_archives) == 1 and len(open_archives[0].members) == 0
 
 
 def test_umt5_is_noticed_once_and_never_opened(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

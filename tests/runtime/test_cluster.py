@@ -11,7 +11,7 @@ from itertools import count
 import pytest
 
 from chronoedit.errors import ChronoEditError
-from chronoedit.runtime.cluster import LOCAL, ClusterSettings, in_cluster
+from chronoedit.runtime.cluster import LOCAL, ClusterSettings, check_room, in_cluster
 
 ray = pytest.importorskip("ray")
 
@@ -77,6 +77,13 @@ def test_an_exception_of_the_work_is_raised_here() -> None:
 def test_no_cluster_there() -> None:
     with pytest.raises(ChronoEditError, match=r"no Ray cluster at auto .*; start one with ray start --head"):
         next(in_cluster(by_value(failing), [1], ClusterSettings(address="auto")))
+
+
+def test_a_cluster_that_is_too_small() -> None:
+    settings = ClusterSettings(address=LOCAL, workers=2, gpus=0.5)
+    check_room({"CPU": 2.0, "GPU": 1.0, "memory": 1e9}, settings)
+    with pytest.raises(ChronoEditError, match=r"has 4 CPUs and 0 GPUs, and 2 workers need 2 and 1; ask for fewer"):
+        check_room({"CPU": 4.0}, settings)
 
 
 @pytest.mark.parametrize("settings", [{"workers": 0}, {"threads": 0}, {"gpus": -1}])

@@ -26,33 +26,31 @@ class Seen:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=LOCK_TIMEOUT_S, isolation_level="IMMEDIATE")
-            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.execute("CREATE TABLE IF NOT EXISTS seen (text INTEGER PRIMARY KEY, n INTEGER)")
-            self._database.execute("CREATE TABLE IF NOT EXISTS state (id INTEGER PRIMARY KEY, lines INTEGER)")
-            self._database.execute("INSERT OR IGNORE INTO state VALUES (0, 0)")
-            self._database.commit()
         except (sqlite3.Error, OSError) as error:
-            raise OutputError(
-                f"{path} cannot be used ({error}); wait for the run that has it open, or delete it: it is made anew"
-            ) from error
+            raise self._unusable(error) from error
+        self._run("PRAGMA locking_mode = EXCLUSIVE")
+        self._run("PRAGMA synchronous = NORMAL")
+        self._run("CREATE TABLE IF NOT EXISTS seen (text INTEGER PRIMARY KEY, n INTEGER)")
+        self._run("CREATE TABLE IF NOT EXISTS state (id INTEGER PRIMARY KEY, lines INTEGER)")
+        self._run("INSERT OR IGNORE INTO state VALUES (0, 0)")
+        self.commit(self.lines)
 
     @property
     def lines(self) -> int:
         """How many lines of labels.jsonl it knows."""
-        return int(self._database.execute("SELECT lines FROM state").fetchone()[0])
+        return int(self._run("SELECT lines FROM state")[0][0])
 
     def first(self, kind: str, text: str, n: int) -> int:
         """The row that had this text first: `n` itself if none had it before. Texts of two kinds never meet."""
         digest = hashlib.blake2b(f"{kind}:{text}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
         number = int.from_bytes(digest, "big", signed=True)
-        found = self._database.execute("SELECT n FROM seen WHERE text = ?", (number,)).fetchone()
-        if found is not None:
-            return int(found[0])
-        self._database.execute("INSERT INTO seen VALUES (?, ?)", (number, n))
+        found = self._run("SELECT n FROM seen WHERE text = ?", number)
+        if found:
+            return int(found[0][0])
+        self._run("INSERT INTO seen VALUES (?, ?)", number, n)
         return n
 
     def remember(self, line: Mapping[str, Any]) -> int | None:
@@ -65,21 +63,35 @@ class Seen:
 
     def forget_from(self, n: int) -> None:
         """Forget the rows from `n` on."""
-        self._database.execute("DELETE FROM seen WHERE n >= ?", (n,))
+        self._run("DELETE FROM seen WHERE n >= ?", n)
 
     def clear(self) -> None:
         """Forget everything."""
-        self._database.execute("DELETE FROM seen")
+        self._run("DELETE FROM seen")
         self.commit(0)
 
     def commit(self, lines: int) -> None:
         """Keep what is known, of so many lines."""
-        self._database.execute("UPDATE state SET lines = ?", (lines,))
-        self._database.commit()
+        self._run("UPDATE state SET lines = ?", lines)
+        try:
+            self._database.commit()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
 
     def close(self) -> None:
         """Let go of the file; what was not committed is forgotten."""
         self._database.close()
+
+    def _run(self, statement: str, *values: int) -> list[tuple[int, ...]]:
+        try:
+            return self._database.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> OutputError:
+        return OutputError(
+            f"{self.path} cannot be used ({error}); wait for the run that has it open, or delete it: it is made anew"
+        )
 
 
 class LabelFile:
@@ -117,16 +129,19 @@ class LabelFile:
             left = memoryview(data)
             while left:
                 left = left[self._file.write(left) :]
-            self.lines += 1
-            if time.monotonic() - self._committed_s > COMMIT_EVERY_S:
-                self._commit()
         except OSError as error:
             self._file.truncate(start)  # a full disk may have taken half the line
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}; free some space") from error
+        self.lines += 1
+        if time.monotonic() - self._committed_s > COMMIT_EVERY_S:
+            self._commit()
 
     def _commit(self) -> None:
         """The lines first: what is remembered is never of a line that is not there."""
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}; free some space") from error
         self.seen.commit(self.lines)
         self._committed_s = time.monotonic()
 

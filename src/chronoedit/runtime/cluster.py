@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -49,10 +49,11 @@ def in_cluster(
 
     `make_work` and the items are pickled; each worker calls `make_work` once. At most twice as many items are under way
     as there are threads in all. The first exception of `work` propagates. The connection is closed in the end, and a
-    local cluster with it. Raises MissingExtraError without ray, ChronoEditError when there is no such cluster or when
-    its workers are lost for good.
+    local cluster with it. Raises MissingExtraError without ray, ChronoEditError when there is no such cluster, when it
+    is too small, or when its workers are lost for good.
     """
     with _connected(settings) as ray:
+        check_room(ray.cluster_resources(), settings)
         workers = [_start(ray, make_work, settings) for _ in range(settings.workers)]
         try:
             yield from _results(ray, workers, iter(items), settings)
@@ -80,6 +81,16 @@ def _connected(settings: ClusterSettings) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def check_room(resources: Mapping[str, float], settings: ClusterSettings) -> None:
+    """Raise ChronoEditError for a cluster that is too small: its workers would be waited for without end."""
+    cpus, gpus = (resources.get(name, 0.0) for name in ("CPU", "GPU"))
+    if cpus < settings.workers or gpus < settings.workers * settings.gpus:
+        raise ChronoEditError(
+            f"the cluster has {cpus:g} CPUs and {gpus:g} GPUs, and {settings.workers} workers need "
+            f"{settings.workers} and {settings.workers * settings.gpus:g}; ask for fewer, or add machines"
+        )
 
 
 class _Worker:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,8 @@ from chronoedit.errors import ChronoEditError, VlmError
 if TYPE_CHECKING:
     from chronoedit.data.label import Label as FoundLabel
     from chronoedit.data.label import LabelSettings
-    from chronoedit.data.label_job import LabelJob, Row
+    from chronoedit.data.label_job import AnswerAll, LabelJob, Row
+    from chronoedit.vlm.asking import VisionModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,10 +201,15 @@ class Label:
         if self.dry_run:
             return _print_plan(job, settings)
         check_writable(job.labels)
-        self._finish(job, self._label(job, settings))
+        model = self.vlm.open()
+        try:
+            counts = self._label(job, self._answer_all(model, settings))
+        finally:
+            model.close()
+        self._finish(job, counts)
         return 0
 
-    def _label(self, job: LabelJob, settings: LabelSettings) -> Counter[str]:
+    def _label(self, job: LabelJob, answer_all: AnswerAll) -> Counter[str]:
         """Label what is left and write the table, which has what there is when the model is gone or Ctrl-C came."""
         from chronoedit.data.label_job import write_metadata
 
@@ -211,24 +218,29 @@ class Label:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("", total=None)
             try:
-                job.run(self._answer_all(settings), lambda done: bar.update(task, completed=done))
+                job.run(answer_all, lambda done: bar.update(task, completed=done))
             except (ChronoEditError, KeyboardInterrupt):
                 if job.labels.exists():
                     write_metadata(job.labels, job.metadata, self.sets.prompts)
                 raise
         return write_metadata(job.labels, job.metadata, self.sets.prompts)
 
-    def _answer_all(self, settings: LabelSettings) -> Callable[[Iterable[Row]], Iterator[tuple[Row, FoundLabel]]]:
-        """What labels rows: threads here, or the workers of a cluster."""
+    def _answer_all(self, model: VisionModel, settings: LabelSettings) -> AnswerAll:
+        """What labels rows: threads here, which ask `model`, or the workers of a cluster, each with its own."""
         if self.cluster.ray is None:
-            return partial(_answer_here, self.vlm, settings, self.sets.concurrency)
-        from chronoedit.runtime.cluster import ClusterSettings, in_cluster
+            from chronoedit.vlm.concurrency import in_parallel
 
+            work = _row_work(model, settings)
+            return lambda rows: in_parallel(work, rows, self.sets.concurrency)
+        from chronoedit.runtime.cluster import LOCAL, ClusterSettings, in_cluster
+
+        if self.cluster.ray == LOCAL:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or a cluster started here reports to Ray's makers
         workers = self.cluster.ray_workers
         cluster = ClusterSettings(
             address=self.cluster.ray, workers=workers, threads=self.sets.concurrency, gpus=self.cluster.ray_gpus
         )
-        make_work = partial(_row_work, _share(self.vlm, workers), settings)
+        make_work = partial(_opened_row_work, _share(self.vlm, workers), settings)
         return lambda rows: in_cluster(make_work, rows, cluster)
 
     def _finish(self, job: LabelJob, counts: Counter[str]) -> None:
@@ -245,26 +257,16 @@ class Label:
         print(job.metadata)
 
 
-def _answer_here(
-    flags: VlmFlags, settings: LabelSettings, concurrency: int, rows: Iterable[Row]
-) -> Iterator[tuple[Row, FoundLabel]]:
+def _row_work(model: VisionModel, settings: LabelSettings) -> Callable[[Row], FoundLabel]:
     from chronoedit.data.label import Labeller
-    from chronoedit.vlm.concurrency import in_parallel
 
-    model = flags.open()
     labeller = Labeller(model=model, settings=settings)
-    try:
-        yield from in_parallel(lambda row: labeller.label(row.record), rows, concurrency)
-    finally:
-        model.close()
-
-
-def _row_work(flags: VlmFlags, settings: LabelSettings) -> Callable[[Row], FoundLabel]:
-    """What a worker of a cluster does with a row; made in the worker, which opens its own model once."""
-    from chronoedit.data.label import Labeller
-
-    labeller = Labeller(model=flags.open(), settings=settings)
     return lambda row: labeller.label(row.record)
+
+
+def _opened_row_work(flags: VlmFlags, settings: LabelSettings) -> Callable[[Row], FoundLabel]:
+    """What a worker of a cluster does with a row; made in the worker, which opens its own model once."""
+    return _row_work(flags.open(), settings)
 
 
 def _share(flags: VlmFlags, workers: int) -> VlmFlags:
