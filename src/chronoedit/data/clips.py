@@ -90,13 +90,15 @@ def cut_clips(
     job = _Job(folder, settings)
     result = ClipReport()
     for video in videos:
+        before = len(job.clips)
         try:
-            footage = open_footage(video)
-            job.cut(footage, report)
+            job.cut(open_footage(video), report)
         except ImageError as error:
             logger.warning("%s", error)
             result.failed[str(video)] = str(error)
-        write_table(folder, job.clips.records())
+        if len(job.clips) > before:
+            write_table(folder, job.clips.records())
+    write_table(folder, job.clips.records())
     records = job.clips.records()
     result.clips = len(records)
     for state in job.progress.records():

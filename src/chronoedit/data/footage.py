@@ -133,7 +133,8 @@ def samples(footage: Footage, every_s: float, short_side_px: int, first: int = 0
 
 
 def _samples(footage: Footage, every_s: float, short_side_px: int, first: int, *, enter: bool) -> Iterator[Sample]:
-    sizes = output_size(footage, short_side_px), small_size(footage.width, footage.height)
+    large = _Scaler(*output_size(footage, short_side_px))
+    small = _Scaler(*small_size(footage.width, footage.height))
     last, shown = -1, None
     for time_s, frame in _frames(footage, max(0.0, first * every_s - PREROLL_S) if enter else 0.0):
         index = int((time_s + 0.5 / footage.frames_per_s) / every_s)
@@ -143,9 +144,9 @@ def _samples(footage: Footage, every_s: float, short_side_px: int, first: int, *
         gap = shown is not None and missing > HELD_SAMPLES
         if shown is not None and not gap:
             for held in range(max(last + 1, first), index):
-                yield _sample(held, held * every_s, shown, sizes)
+                yield Sample(held, held * every_s, large.rgb(shown), small.rgb(shown))
         if index >= first:
-            yield _sample(index, time_s, frame, sizes, gap=gap)
+            yield Sample(index, time_s, large.rgb(frame), small.rgb(frame), gap)
         last, shown = index, frame
 
 
@@ -179,14 +180,19 @@ def output_size(footage: Footage, short_side_px: int) -> tuple[int, int]:
     return max(2, round(footage.width * scale) // 2 * 2), max(2, round(footage.height * scale) // 2 * 2)
 
 
-def _sample(index: int, time_s: float, frame: Any, sizes: tuple[tuple[int, int], ...], gap: bool = False) -> Sample:
-    pixels, small = (_rgb(frame, *size) for size in sizes)
-    return Sample(index, time_s, pixels, small, gap)
+class _Scaler:
+    """Frames at one size; what FFmpeg prepares for it is kept from frame to frame."""
 
+    def __init__(self, width: int, height: int) -> None:
+        from av.video.reformatter import VideoReformatter
 
-def _rgb(frame: Any, width: int, height: int) -> np.ndarray:
-    """The frame at a size, upright, uint8 H W 3."""
-    hd = frame.colorspace == _UNSPECIFIED and frame.height >= _HD_PX
-    matrix = "ITU709" if frame.colorspace == _BT709 or hd else "DEFAULT"
-    scaled = frame.reformat(width, height, format="rgb24", src_colorspace=matrix, interpolation="AREA").to_ndarray()
-    return np.ascontiguousarray(np.rot90(scaled, round(frame.rotation / 90)))
+        self._size, self._reformatter = (width, height), VideoReformatter()
+
+    def rgb(self, frame: Any) -> np.ndarray:
+        """The frame, upright, uint8 H W 3."""
+        hd = frame.colorspace == _UNSPECIFIED and frame.height >= _HD_PX
+        matrix = "ITU709" if frame.colorspace == _BT709 or hd else "DEFAULT"
+        scaled = self._reformatter.reformat(
+            frame, *self._size, format="rgb24", src_colorspace=matrix, interpolation="AREA"
+        )
+        return np.ascontiguousarray(np.rot90(scaled.to_ndarray(), round(frame.rotation / 90)))

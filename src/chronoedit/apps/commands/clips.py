@@ -52,14 +52,15 @@ class CutClips:
         videos = find_footage(list(self.videos), without=self.output)
         console = Console(stderr=True)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            tasks = {video: bar.add_task(video.name, total=None) for video in videos[:1]}
-
-            def show(video: Path, done_s: float, total_s: float) -> None:
-                if video not in tasks:
-                    tasks[video] = bar.add_task(video.name, total=None)
-                bar.update(tasks[video], completed=done_s, total=total_s or None)
-
-            found = cut_clips(videos, self.output, settings, show)
+            task = bar.add_task("cutting", total=None)
+            found = cut_clips(
+                videos,
+                self.output,
+                settings,
+                lambda video, done_s, total_s: bar.update(
+                    task, description=video.name, completed=done_s, total=total_s or None
+                ),
+            )
         if self.json:
             print(json.dumps({**asdict(found), "rejected": dict(found.rejected)}))
             return int(bool(found.failed))
