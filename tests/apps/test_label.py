@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import threading
@@ -208,6 +209,22 @@ def test_what_cannot_be(two: str, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert run(f"{tmp_path}/none -o {tmp_path}/out --vlm-url http://localhost/v1") == 1
     assert "there is no" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_commands_of_the_page(server: Script, two: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "labelling.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```bash\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "edits").mkdir()
+    named_pairs(tmp_path / "edits")
+    commands = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    commands = [words for words in commands if "--ray" not in words]  # below
+    assert len(commands) == 7
+    for words in commands:
+        words = [server.url if word == "http://localhost:8000/v1" else word for word in words]
+        assert words[0] == "chronoedit" and main(words[1:]) == 0, words
+    assert json.loads(Path("caption.txt").read_text())["caption"] == CAPTION
+    assert len(open_records("labelled").records) == len(open_records("parts").records) == 2
 
 
 def workers_of_ray() -> list[int]:

@@ -66,7 +66,7 @@ def test_an_archive_is_read_without_being_remembered(tmp_path: Path) -> None:
     webdataset(tmp_path)
     stream = iter_records(tmp_path / "00000.tar")
     assert next(stream).key == "00000/000000"
-    open_archives = [each for each in gc.get_objects() if isinstance(each, tarfile.TarFile)]
+    open_archives = [each for each in gc.get_objects() if type(each) is tarfile.TarFile]
     assert len(open_archives) == 1 and len(open_archives[0].members) == 0
 
 

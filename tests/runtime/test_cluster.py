@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
 
-from chronoedit.errors import ChronoEditError
+from chronoedit.errors import ChronoEditError, MissingExtraError
 from chronoedit.runtime.cluster import LOCAL, ClusterSettings, check_room, in_cluster
 
 ray = pytest.importorskip("ray")
@@ -44,7 +45,7 @@ def failing() -> Callable[[int], int]:
 
 def by_value(function: Callable) -> Callable:
     """Pickled with its code, as functions of a program's own file are."""
-    ray.cloudpickle.register_pickle_by_value(__import__("sys").modules[function.__module__])
+    ray.cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
     return function
 
 
@@ -90,3 +91,9 @@ def test_a_cluster_that_is_too_small() -> None:
 def test_counts_that_cannot_be(settings: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="give 1 or more of the first two"):
         ClusterSettings(address=LOCAL, **settings)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "chronoedit\[cluster\]"'):
+        next(in_cluster(failing, [1], ClusterSettings(address=LOCAL)))

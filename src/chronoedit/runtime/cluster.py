@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -66,10 +65,12 @@ def in_cluster(
 def _connected(settings: ClusterSettings) -> Iterator[Any]:
     """The module ray, connected."""
     try:
-        ray: Any = importlib.import_module("ray")
+        import ray
     except ImportError as error:
-        raise MissingExtraError('a cluster needs ray: pip install "chronoedit[ray]"') from error
-    local = {"num_cpus": settings.workers, "include_dashboard": False} if settings.address == LOCAL else {}
+        raise MissingExtraError('a cluster needs ray: pip install "chronoedit[cluster]"') from error
+    local: dict[str, Any] = {}
+    if settings.address == LOCAL:
+        local = {"num_cpus": settings.workers, "include_dashboard": False}
     try:
         ray.init(address=settings.address, log_to_driver=False, logging_level=logging.WARNING, **local)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:

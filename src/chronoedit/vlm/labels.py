@@ -59,7 +59,6 @@ def instruction_question(
         instructions=INSTRUCTION,
         text="What is the instruction?",
         images=(before, after),
-        max_tokens=512,
         seed=seed,
         shortest_side_px=shortest_side_px,
     )
@@ -77,7 +76,6 @@ def reasoning_question(
         instructions=REASONING,
         text=f"The instruction: {instruction.strip()}",
         images=(before, after),
-        max_tokens=512,
         seed=seed,
         shortest_side_px=shortest_side_px,
     )
@@ -95,7 +93,6 @@ def direction_question(
         instructions=DIRECTION,
         text=f"The instruction: {instruction.strip()}",
         images=(first, second),
-        max_tokens=64,
         seed=seed,
         shortest_side_px=shortest_side_px,
     )
