@@ -152,6 +152,30 @@ def test_a_budget_stops_the_job_and_it_goes_on(
     assert len(open_records(tmp_path / "out").records) == 20
 
 
+def test_interrupted_it_leaves_a_table_of_what_there_is(
+    server: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chronoedit.data.label_job import LabelJob
+
+    whole_run = LabelJob.run
+
+    def interrupted(job: LabelJob, answer_all: Any, report: Callable[[int], None]) -> None:
+        def stop(done: int) -> None:
+            report(done)
+            if done == 3:
+                raise KeyboardInterrupt
+
+        whole_run(job, answer_all, stop)
+
+    table = table_of_pairs(tmp_path / "set", 9)
+    words = f"{table} -o {tmp_path}/out --vlm-url {server.url}"
+    with monkeypatch.context() as patch:
+        patch.setattr(LabelJob, "run", interrupted)
+        assert run(words) == 130
+    assert len(open_records(tmp_path / "out" / "metadata.csv").records) == 3
+    assert run(words) == 0 and len(open_records(tmp_path / "out").records) == 9
+
+
 def test_a_dry_run_sends_nothing(server: Script, tmp_path: Path, two: str, capsys: pytest.CaptureFixture[str]) -> None:
     table = table_of_pairs(tmp_path / "set", 6)
     assert run(f"{table} -o {tmp_path}/out --dry-run --vlm-url {server.url}") == 0

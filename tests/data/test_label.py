@@ -133,6 +133,10 @@ def test_pictures_that_cannot_be_read() -> None:
     [
         ("turn the ball red", None),
         ("remove hat", None),
+        ("add red van", None),
+        ("replace blue sedan parked near curb with red vintage convertible facing left", None),
+        ("kırmızı topu masanın sol tarafından sağ tarafa doğru yavaşça it", "English"),
+        ("przesuń czerwoną piłkę z lewej strony stołu w prawo", "English"),
         ('write "für Elise" on the sheet of paper', None),
         ("no change", None),
         ("", "empty"),

@@ -7,7 +7,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from chronoedit.vlm.checks import LATIN_SHARE, QUOTED, is_english
+from chronoedit.vlm.checks import LATIN_SHARE, QUOTED
 from chronoedit.vlm.labels import MAX_CHANGES, MAX_INSTRUCTION_WORDS, NO_CHANGE
 
 COMPARE_SIDE_PX = 128
@@ -17,7 +17,7 @@ UNCHANGED_SHARE = 0.0005
 CHANGED_SHARE = 0.02
 """Of the pixels: below the one nothing visible changed, above the other something did; between them both may be."""
 PROSE_WORDS = 8
-"""So long must an instruction be before it is held against English prose; "remove the hat" is too short for that."""
+"""An instruction of so many words has a small one of English among them; a terse "remove hat" need not."""
 PRAISE = frozenset({
     "amazing", "beautiful", "beautifully", "breathtaking", "captivating", "charming", "elegant", "exquisite",
     "fantastic", "gorgeous", "impressive", "magnificent", "mesmerizing", "perfect", "stunning", "wonderful",
@@ -27,7 +27,7 @@ REFUSAL = re.compile(
 )
 FOREIGN = frozenset({
     "el", "la", "los", "las", "una", "con", "del", "le", "les", "des", "une", "du", "avec", "et", "der", "das", "und",
-    "den", "dem", "ein", "eine", "mit", "il", "lo", "gli", "di", "um", "uma", "na", "het", "een", "van",
+    "dem", "ein", "eine", "mit", "il", "lo", "gli", "di", "um", "uma", "na", "het", "een",
 })  # fmt: skip
 FUNCTION_WORDS = frozenset({
     "a", "an", "and", "are", "as", "at", "by", "from", "has", "have", "her", "his", "in", "into", "is", "it", "its",
@@ -82,7 +82,7 @@ def reads_as_english(instruction: str) -> bool:
     if not letters or sum(letter.isascii() for letter in letters) / len(letters) < LATIN_SHARE:
         return False
     foreign, own = (sum(word in some for word in words) for some in (FOREIGN, FUNCTION_WORDS))
-    return foreign <= own and (len(words) < PROSE_WORDS or is_english(instruction))
+    return foreign <= own and (own > 0 or len(words) < PROSE_WORDS)
 
 
 def changed_shares(before: Image.Image, after: Image.Image) -> tuple[float, float]:
