@@ -186,7 +186,8 @@ class _Scaler:
     def __init__(self, width: int, height: int) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self._size, self._reformatter = (width, height), VideoReformatter()
+        self._size = width, height
+        self._reformatter: Any = VideoReformatter()
 
     def rgb(self, frame: Any) -> np.ndarray:
         """The frame, upright, uint8 H W 3."""
