@@ -271,3 +271,38 @@ def test_a_model_judges_in_several_threads(tmp_path: Path) -> None:
     assert model.sent == 12 and {
         verdict.scores["done"] for verdict in read_verdicts(tmp_path / "run")["vlm:m"].values()
     } == {4}
+
+
+def test_what_a_judge_has_not_seen_does_not_count(tmp_path: Path) -> None:
+    cases, run = prepared(tmp_path)
+    edit_cases(cases, Painter(), run, tmp_path / "run")
+    judge_edits(cases[:1], lambda repeat: Brightness(), run, tmp_path / "run")
+    items = items_of(cases, BENCH, tmp_path / "run")
+    summary = summarise(cases, BENCH, items)["judges"]["brightness"]
+    assert (summary["editor"]["judged"], summary["editor"]["not_judged"]) == (1, 3)
+    assert summary["editor"]["strict"]["items"]["value"] == 2  # it, and the one that failed
+    assert (summary["noise"]["judged"], summary["noise"]["not_judged"]) == (1, 4)
+    nothing = summarise(cases, BENCH, [item for item in items if item["case"] != "part/0" or item["row"] != "noise"])
+    assert nothing["judges"]["brightness"]["noise"]["strict"] == {}
+    assert [item["figures"] for item in items if item["case"] == "part/2"] == [{}, {}, {}]
+
+
+def test_references_are_kept_and_shown(tmp_path: Path) -> None:
+    from chronoedit.evaluation.judges import open_judge
+
+    cases = list(BENCH.read(write_data(tmp_path, ["turn it", "lift it"], references=True)))
+    run = BenchRun(bench="fake", data=data_fingerprint(cases), editor={})
+    folder = tmp_path / "run"
+    claim(folder, run)
+    edit_cases(cases, Painter(), run, folder)
+    judge_edits(cases, lambda repeat: open_judge("reference", BENCH, None, repeat), run, folder)
+    edit = read_edits(folder)[edit_key("part/1", "editor", 0)]
+    assert np.array_equal(np.asarray(Image.open(folder / str(edit.reference))), Image.open(tmp_path / "1-after.png"))
+    assert edit.objective is not None and edit.objective["region_from"] == "reference"
+    assert edit.objective["outside_delta_e"] == 0 and edit.objective["reference_delta_e"] < 0.5
+    items = items_of(cases, BENCH, folder)
+    rows = summarise(cases, BENCH, items)["judges"]["reference"]
+    assert rows["editor"]["strict"]["done"]["value"] > 4.8 and rows["copy"]["strict"]["done"]["value"] == 1
+    told = {**read_run(folder), "editor_name": "painter", "repeats": 1}
+    page = write_report(BENCH, {"run": told, **summarise(cases, BENCH, items)}, items, folder).read_text()
+    assert "from the reference in 2 edits" in page

@@ -20,6 +20,7 @@ SHOWN_ITEMS = 8
 SHOWN_FAILURES = 50
 PICTURE_PX = 256
 REASON_CHARACTERS = 280
+COUNTS = ("judged", "not_judged", "refused", "unread")
 ROW_TITLES = {EDITOR: "editor", "copy": "copy the input", "noise": "noise"}
 
 
@@ -126,8 +127,8 @@ def _judge_section(page: Page, judge: str, rows: Mapping[str, Any]) -> None:
         ],
     )
     page.table(
-        ["", "judged", "refused", "unread"],
-        [[ROW_TITLES[row], found["judged"], found["refused"], found["unread"]] for row, found in rows.items()],
+        ["", *(count.replace("_", " ") for count in COUNTS)],
+        [[ROW_TITLES[row], *(found[count] for count in COUNTS)] for row, found in rows.items()],
     )
     repeats = {name: found for name, found in rows[EDITOR]["repeats"].items() if is_main(name)}
     if any(found["deviation"] is not None for found in repeats.values()):
@@ -162,8 +163,12 @@ def _galleries(page: Page, items: Sequence[Item], judges: Sequence[str], folder:
     for title, best in sections:
         chosen = choose_items(items, judge, best=best)
         if chosen:
-            page.heading(f"{title}: input and edit")
-            pictures = [beside([folder / item["input"], folder / item["image"]]) for item in chosen]
+            by = "" if judge is None else f", by {judge}"
+            page.heading(f"{title}{by}: input, edit, and the reference where there is one")
+            names = [
+                [item["input"], item["image"], *([item["reference"]] if item["reference"] else [])] for item in chosen
+            ]
+            pictures = [beside([folder / name for name in of_item]) for of_item in names]
             captions = [_caption(item, judge) for item in chosen]
             page.pictures(list(zip(pictures, captions, strict=True)), 2 * PICTURE_PX)
 

@@ -70,7 +70,8 @@ class BenchRun:
 class Edit:
     """One edited picture of a run, or why there is none: a line of `edits.jsonl`.
 
-    `input` and `image` are the paths of the pictures within the folder, `objective` its scores without a model.
+    `input`, `reference` and `image` are the paths of the pictures within the folder, where there are any; `objective`
+    are the scores without a model.
     """
 
     case: str
@@ -80,6 +81,7 @@ class Edit:
     category: str
     prompt: str
     input: str | None
+    reference: str | None
     image: str | None
     image_sha256: str | None
     error: str | None
@@ -255,10 +257,12 @@ def _edits_of(
         reference = None if case.reference is None else load_image(case.reference.read())
     except (DataError, ImageError) as error:
         logger.warning("item %s cannot be read: %s", case.key, error)
-        yield from (_kept(case, turn, run, error=f"the item cannot be read: {error}") for turn in turns)
+        failed = [_kept(case, turn, run, error=f"the item cannot be read: {error}") for turn in turns]
+        yield from (replace(edit, input=None, reference=None) for edit in failed)
         return
-    source = _image_path(case.key, "input")
-    save_image(before, folder / source)
+    save_image(before, folder / _image_path(case.key, "input"))
+    if reference is not None:
+        save_image(reference, folder / _image_path(case.key, "reference"))
     for turn in turns:
         started = time.perf_counter()
         row, repeat = turn
@@ -266,11 +270,10 @@ def _edits_of(
             edited = (editor if row == EDITOR else BASELINES[row]).edit(case, before, run.first_seed + repeat)
         except ChronoEditError as error:
             logger.warning("item %s: %s", case.key, error)
-            failed = _kept(case, turn, run, source=source, error=str(error))
-            yield replace(failed, time_s=time.perf_counter() - started)
+            yield replace(_kept(case, turn, run, error=str(error)), time_s=time.perf_counter() - started)
             continue
         took = time.perf_counter() - started
-        made = _kept(case, turn, run, source=source, image=_image_path(case.key, f"{row}-{repeat}"))
+        made = _kept(case, turn, run, image=_image_path(case.key, f"{row}-{repeat}"))
         save_image(edited, folder / str(made.image))
         scores = objective(before, edited, reference, embedder).to_json()
         yield replace(made, image_sha256=image_sha256(edited), time_s=took, objective=scores)
@@ -285,7 +288,6 @@ def _kept(
     turn: tuple[str, int],
     run: BenchRun,
     *,
-    source: str | None = None,
     image: str | None = None,
     error: str | None = None,
 ) -> Edit:
@@ -297,7 +299,8 @@ def _kept(
         seed=run.first_seed + repeat,
         category=case.category,
         prompt=case.prompt,
-        input=source,
+        input=_image_path(case.key, "input"),
+        reference=None if case.reference is None else _image_path(case.key, "reference"),
         image=image,
         image_sha256=None,
         error=error,

@@ -13,7 +13,7 @@ import numpy as np
 from chronoedit.errors import OutputError
 from chronoedit.media import atomic_path
 
-from .bench_run import Edit, read_edits, read_run, read_verdicts
+from .bench_run import EDITOR, Edit, read_edits, read_run, read_verdicts
 from .cases import Aggregation, Bench, Case, Verdict
 from .objective import MEASURES
 from .statistics import bootstrap_figures, bootstrap_mean, minimal_detectable_effect, paired_difference
@@ -21,6 +21,7 @@ from .statistics import bootstrap_figures, bootstrap_mean, minimal_detectable_ef
 Item = Mapping[str, Any]
 """One line of `items.jsonl`: an edit, with what each judge said of it and the figures that this alone would give."""
 COUNT = "items"  # among the figures of a benchmark: how many count, no score
+RESAMPLES = 400  # of whole runs, whose figures take a while
 NOT_JUDGED = "It has not been judged."
 
 
@@ -133,7 +134,8 @@ def _item(case: Case, edit: Edit, bench: Bench, verdicts: Mapping[str, Mapping[s
     said = {judge: found[edit.key] for judge, found in verdicts.items() if edit.key in found}
     item["verdicts"] = {judge: _verdict_json(verdict) for judge, verdict in said.items()}
     strict = bench.aggregate["strict"]
-    item["figures"] = {judge: _finite(strict([(case, verdict_of(item, judge))])) for judge in verdicts}
+    judges = list(verdicts) if edit.error is not None else list(said)
+    item["figures"] = {judge: _finite(strict([(case, verdict_of(item, judge))])) for judge in judges}
     return item
 
 
@@ -151,15 +153,22 @@ def _edit_counts(items: Sequence[Item]) -> dict[str, Any]:
 
 
 def _of_row(items: Sequence[Item], judge: str, bench: Bench, cases: Mapping[str, Case]) -> dict[str, Any]:
-    verdicts = [verdict_of(item, judge) for item in items]
-    asked = [verdict for verdict, item in zip(verdicts, items, strict=True) if judge in item["verdicts"]]
+    """The figures of one row by one judge, of the edits that it has seen and those that failed."""
+    seen = [item for item in items if judge in item["verdicts"] or item["error"] is not None]
+    verdicts = [verdict_of(item, judge) for item in seen]
+    asked = [verdict for verdict, item in zip(verdicts, seen, strict=True) if item["error"] is None]
+    strict = _aggregated(seen, judge, bench.aggregate["strict"], cases)
+    # Intervals of the official figures take as long as those of the strict ones: for the editor alone.
+    intervals = bool(items) and items[0]["row"] == EDITOR
     return {
         "judged": len(asked),
+        "not_judged": len(items) - len(seen),
         "refused": sum(verdict.refused for verdict in asked),
         "unread": sum(verdict.problem is not None and not verdict.refused for verdict in asked),
-        "criteria": _criteria(items, verdicts, bench),
-        **{name: _aggregated(items, judge, bench.aggregate[name], cases) for name in ("official", "strict")},
-        "repeats": _repeats(items, judge, bench.aggregate["strict"], cases),
+        "criteria": _criteria(seen, verdicts, bench),
+        "official": _aggregated(seen, judge, bench.aggregate["official"], cases, intervals=intervals),
+        "strict": strict,
+        "repeats": _repeats(seen, judge, bench.aggregate["strict"], cases),
     }
 
 
@@ -177,7 +186,12 @@ def _criteria(items: Sequence[Item], verdicts: Sequence[Verdict], bench: Bench) 
 
 
 def _aggregated(
-    items: Sequence[Item], judge: str, aggregation: Aggregation, cases: Mapping[str, Case]
+    items: Sequence[Item],
+    judge: str,
+    aggregation: Aggregation,
+    cases: Mapping[str, Case],
+    *,
+    intervals: bool = True,
 ) -> dict[str, Any]:
     """Each aggregate with its interval: whole cases are resampled, with all their repeats."""
     repeats = _by_repeat(items, judge, cases)
@@ -189,18 +203,19 @@ def _aggregated(
             [aggregation([judged[name] for name in names if name in judged]) for judged in repeats.values()]
         )
 
-    whole = figures(range(len(keys)))
-    intervals = bootstrap_figures(len(keys), figures)
+    if not keys:
+        return {}
+    found = bootstrap_figures(len(keys), figures, resamples=RESAMPLES) if intervals else {}
     return {
-        name: {"value": value, "interval": list(intervals[name]) if name in intervals else None}
-        for name, value in whole.items()
+        name: {"value": value, "interval": list(found[name]) if name in found else None}
+        for name, value in figures(range(len(keys))).items()
     }
 
 
 def _repeats(items: Sequence[Item], judge: str, aggregation: Aggregation, cases: Mapping[str, Case]) -> dict[str, Any]:
     """By strict figure, its value in each repeat and their standard deviation (None for a single repeat)."""
     of_repeats = [_finite(aggregation(list(judged.values()))) for judged in _by_repeat(items, judge, cases).values()]
-    names = [name for name in of_repeats[0] if all(name in figures for figures in of_repeats)]
+    names = [name for name in (of_repeats or [{}])[0] if all(name in figures for figures in of_repeats)]
     values = {name: [figures[name] for figures in of_repeats] for name in names}
     return {
         name: {"values": found, "deviation": float(np.std(found, ddof=1)) if len(found) > 1 else None}
@@ -249,7 +264,7 @@ def _editor_figures(items: Sequence[Item], judge: str | None) -> dict[str, dict[
     name = judge_of(items, judge) if judges or judge is not None else None
     by_case: dict[str, list[Mapping[str, float]]] = {}
     for item in items:
-        if item["row"] == "editor":
+        if item["row"] == EDITOR:
             by_case.setdefault(item["case"], []).append(_figures(item, name))
     return {case: _mean_figures(figures) for case, figures in by_case.items()}
 

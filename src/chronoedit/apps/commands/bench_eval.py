@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from chronoedit.apps.bench_tables import agreement_table, compared_table, summary_tables
 from chronoedit.apps.options import DEFAULT_MODEL, ModelFlags, Switch, option
 from chronoedit.apps.session import opened
 from chronoedit.apps.vlm_flags import VlmFlags
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
 
 OURS, NOBODY = "ours", "none"
 ANSWERS = "answers.sqlite"
-AGREEMENT = {
-    "equal": "equal scores",
-    "kappa": "kappa",
-    "linear_kappa": "kappa, linear",
-    "quadratic_kappa": "kappa, quadratic",
-    "difference": "first less second",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,28 +237,13 @@ class EvalBenchCompare:
 
     def run(self) -> None:
         """Print the paired table. Raises OutputError for a folder without a run, ValueError for other items."""
-        from chronoedit.evaluation.bench_report import is_main
         from chronoedit.evaluation.bench_summary import compare_runs
 
         found = compare_runs(self.a, self.b, self.judge_a, self.judge_b or self.judge_a)
         if self.json:
             _print_json(found)
             return
-        table = Table(title=f"A {self.a} less B {self.b}, {found['pairs']} items", title_justify="left")
-        _columns(table, "", "A", "B", "difference", "95 % interval", "items", "detectable")
-        for name, pair in found["figures"].items():
-            if is_main(name):
-                low, high = pair["interval"]
-                table.add_row(
-                    name,
-                    f"{pair['a']:.3f}",
-                    f"{pair['b']:.3f}",
-                    f"{pair['difference']:+.3f}",
-                    f"{low:+.3f} to {high:+.3f}",
-                    str(pair["pairs"]),
-                    "–" if pair["detectable"] is None else f"{pair['detectable']:.3f}",
-                )
-        Console().print(table)
+        Console().print(compared_table(found, f"A {self.a} less B {self.b}, {found['pairs']} items"))
         print("detectable: the true difference that as many items would show in 4 of 5 cases, at the 5 % level")
 
 
@@ -325,60 +303,7 @@ class EvalAgreement:
         if self.json:
             _print_json(found)
             return
-        first, second = found["judges"]
-        title = f"{first} and {second} on {found['edits']} edits, {found['missing']} of them not scored by both"
-        table = Table(title=title, title_justify="left")
-        _columns(table, "", "", "value", "95 % interval", "edits")
-        for criterion, figures in found["figures"].items():
-            for name, title in AGREEMENT.items():
-                value, interval = figures[name]["value"], figures[name]["interval"]
-                around = "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
-                first = name == next(iter(AGREEMENT))
-                shown = "–" if value is None else f"{value:.3f}"
-                table.add_row(criterion if first else "", title, shown, around, str(figures["items"]) if first else "")
-        Console().print(table)
-
-
-def summary_tables(summary: Mapping[str, Any]) -> Iterator[Table]:
-    """A table for each judge, and one of what needs none; intervals of the editor alone, the page has them all."""
-    from chronoedit.evaluation.bench_report import ROW_TITLES, is_main
-    from chronoedit.evaluation.bench_run import EDITOR
-    from chronoedit.evaluation.objective import MEASURES
-
-    for judge, rows in summary["judges"].items():
-        beside = [row for row in rows if row != EDITOR]
-        table = Table(title=f"{judge}: {summary['items']} items, with 95 % intervals", title_justify="left")
-        _columns(table, "", "official", "strict", *(f"{ROW_TITLES[row]}" for row in beside))
-        editor = rows[EDITOR]
-        for name in filter(is_main, dict.fromkeys([*editor["strict"], *editor["official"]])):
-            cells = [shown_figure(editor[how].get(name)) for how in ("official", "strict")]
-            table.add_row(name, *cells, *(_plain(rows[row]["strict"].get(name), "value") for row in beside))
-        for count in ("refused", "unread"):
-            table.add_row(count, "", str(editor[count]), *(str(rows[row][count]) for row in beside))
-        yield table
-    rows = summary["objective"]
-    beside = [row for row in rows if row != EDITOR]
-    table = Table(title="without a judge", title_justify="left")
-    _columns(table, "", *(ROW_TITLES[row] for row in rows))
-    for measure, title in MEASURES.items():
-        if any(measure in row for row in rows.values()):
-            others = [_plain(rows[row].get(measure), "mean") for row in beside]
-            table.add_row(title, shown_figure(rows[EDITOR].get(measure), "mean"), *others)
-    table.add_row("edits that failed", *(str(summary["edits"][row]["failed"]) for row in rows))
-    yield table
-
-
-def _plain(figure: Mapping[str, Any] | None, name: str) -> str:
-    return "–" if figure is None else f"{figure[name]:.3f}"
-
-
-def shown_figure(figure: Mapping[str, Any] | None, name: str = "value") -> str:
-    """A figure with its interval, as a cell of a table."""
-    if figure is None or figure[name] is None:
-        return "–"
-    interval = figure["interval"]
-    around = "" if interval is None else f" ({interval[0]:.2f} to {interval[1]:.2f})"
-    return f"{figure[name]:.3f}{around}"
+        Console().print(agreement_table(found))
 
 
 @contextmanager
@@ -389,11 +314,6 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _columns(table: Table, *titles: str) -> None:
-    for number, title in enumerate(titles):
-        table.add_column(title, justify="right" if number else "left", overflow="fold")
 
 
 def _print_json(value: Mapping[str, Any]) -> None:
