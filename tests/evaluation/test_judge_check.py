@@ -199,6 +199,19 @@ def test_answers_that_share_an_item_are_worth_less() -> None:
         rate_of([(1, 1.5)])
 
 
+def test_scenes_of_unequal_difficulty_are_covered_too() -> None:
+    covered = plain = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        chances = rng.beta(0.8, 0.2, 30)  # of being right in each scene: 0.8 on the whole
+        answers = [(scene, float(rng.uniform() < chance)) for scene, chance in enumerate(chances) for _ in range(5)]
+        found = rate_of(answers)
+        covered += found.low <= 0.8 <= found.high
+        low, high = wilson(found.rate, len(answers))
+        plain += low <= 0.8 <= high
+    assert covered >= 180 and plain < 170  # of 200; answers on one scene are not independent
+
+
 def test_combined_rates() -> None:
     first: Answers = [(k, float(k < 28)) for k in range(32)]
     second: Answers = [(100 + k, float(k < 3)) for k in range(32)]
