@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 IMPORTED_AS = {"pillow": "PIL"}
 # diffusers imports accelerate when it loads weights piece by piece, torch.utils.tensorboard imports tensorboard
 NEEDED_BY_OTHERS = {"accelerate", "tensorboard"}
-EXTRAS = ("gguf", "lora", "parquet", "quantize", "vlm")
+EXTRAS = ("cluster", "gguf", "judge", "lora", "parquet", "quantize", "vlm")
 
 
 def requirements(section: str) -> set[str]:

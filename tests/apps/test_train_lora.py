@@ -116,7 +116,7 @@ def test_the_plan_comes_first_and_what_cannot_fit_is_refused(
     ]
     words += ["--max-steps", "1", "--samples", "0", "--batch-size", "2"]
     with monkeypatch.context() as patch:
-        patch.setattr("chronoedit.training.plan.free_bytes", lambda device: 1000)
+        patch.setattr("chronoedit.runtime.machine.free_bytes", lambda device: 1000)
         assert main(["train", "lora", *words]) == 1
     refused = capsys.readouterr().err
     assert "the plan for one process:" in refused and "error: this training needs about" in refused

@@ -16,17 +16,16 @@ from chronoedit.errors import TrainingError
 from chronoedit.model.dit import ChronoEditDiT
 from chronoedit.model.headers import read_json
 from chronoedit.model.keys import check_config
+from chronoedit.runtime.machine import measure_throughput
+from chronoedit.runtime.plan_facts import Shape
 from chronoedit.training.lora import Adapter, add_factors
 from chronoedit.training.plan import (
     BF16,
     SLOTS,
-    Shape,
     TrainingFacts,
     TrainingPlan,
     _block_bytes,
-    free_bytes,
     make_plan,
-    measure_throughput,
 )
 from chronoedit.training.remedies import REMEDIES, check
 
@@ -205,7 +204,6 @@ def test_each_remedy_lowers_what_is_needed_on_the_device() -> None:
 
 def test_what_the_machine_says() -> None:
     assert 1e8 < measure_throughput(torch.device("cpu"), torch.float32, seconds=0.02) < 1e14
-    assert 1e8 < free_bytes(torch.device("cpu")) < 1e14
 
 
 MEASURE = """

@@ -185,7 +185,8 @@ def announce(facts: TrainingFacts, steps: int, processes: Processes, device: tor
     """
     import torch
 
-    from chronoedit.training.plan import free_bytes, make_plan, measure_throughput
+    from chronoedit.runtime.machine import free_bytes, measure_throughput
+    from chronoedit.training.plan import make_plan
     from chronoedit.training.remedies import check
 
     plan = make_plan(facts)

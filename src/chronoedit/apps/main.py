@@ -48,6 +48,7 @@ GROUPS: dict[str, Group] = {
     "world": Group(("world",), "pictures of the small world: samples, training sets"),
     "eval": Group(("eval", "bench_eval", "trust"), "score editors: exactly in the small world, by judges, by votes"),
     "train": Group(("train",), "train the small model, or one of your own"),
+    "doctor": Group(("doctor",), "what this machine has, and what is missing"),
     "bench": Group(("bench",), "time and memory, side by side with diffusers"),
 }
 

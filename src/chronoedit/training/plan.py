@@ -1,21 +1,14 @@
 """What a training will take, before it starts: bytes by where they lie, and FLOPs a step.
 
-Everything but `measure_throughput` and `free_bytes` is arithmetic on the sizes of the model and the batch.
+All of it is arithmetic on the sizes of the model and the batch.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-
-from chronoedit.model import keys
+from chronoedit.runtime.plan_facts import Shape
 
 FP32, BF16 = 4, 2
 SLOTS = {"adamw": 2, "muon": 1, "sgd": 0}
@@ -41,47 +34,6 @@ KEPT_BY_FACTORS = 32  # a video token and rank: eight layers a block, fp32
 # On a CPU, how much of what comes and goes in a step is lost between blocks, by kind and checkpointing: measured with
 # glibc 2.36, whose aligned blocks leave holes. MALLOC_MMAP_THRESHOLD_=65536 takes it away, with up to half the speed.
 HEAP_LOSS = {("lora", False): 2.3, ("lora", True): 4.0, ("full", False): 0.9, ("full", True): 2.6}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """The sizes of a transformer; parameters of one block, and of all that is no block."""
-
-    width: int
-    ffn_dim: int
-    heads: int
-    layers: int
-    block_parameters: int
-    end_parameters: int
-    image_branch: bool
-    token_cells: int
-
-    @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> Shape:
-        """That of a transformer with these arguments (`keys.check_config` of its config.json); nothing is loaded."""
-        sizes = {name: math.prod(shape) for name, shape in keys.expected_shapes(arguments).items()}
-        layers = arguments["num_layers"]
-        blocks = sum(size for name, size in sizes.items() if name.startswith("blocks."))
-        _, rows, columns = arguments.get("patch_size", (1, 2, 2))
-        return cls(
-            width=arguments["num_attention_heads"] * arguments["attention_head_dim"],
-            ffn_dim=arguments["ffn_dim"],
-            heads=arguments["num_attention_heads"],
-            layers=layers,
-            block_parameters=blocks // layers,
-            end_parameters=sum(sizes.values()) - blocks,
-            image_branch=arguments.get("image_dim") is not None,
-            token_cells=rows * columns,
-        )
-
-    @property
-    def parameters(self) -> int:
-        """All of them."""
-        return self.layers * self.block_parameters + self.end_parameters
-
-    def tokens(self, latent_frames: int, height: int, width: int, cell_px: int = 8) -> int:
-        """Video tokens of an example of this size in pixels; a cell of the latents has `cell_px` pixels a side."""
-        return latent_frames * (height // cell_px) * (width // cell_px) // self.token_cells
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +95,7 @@ class TrainingPlan:
         return sum(row.bytes for row in self.rows if row.where == "host")
 
     def seconds(self, steps: int, flops_per_s: float) -> float:
-        """About how long so many steps take, given the speed of a matrix product (see `measure_throughput`)."""
+        """About how long so many steps take, given the speed of a matrix product (see `machine.measure_throughput`)."""
         return steps * self.flops_a_step / (flops_per_s * EFFICIENCY)
 
     def lines(self) -> list[str]:
@@ -298,34 +250,3 @@ def _flops(facts: TrainingFacts) -> float:
     factors = 2 * facts.trained * tokens * (3 + again) if facts.kind == "lora" else 0
     examples = facts.batch_size * facts.accumulation / facts.context
     return examples * (shape.layers * block + factors)
-
-
-def measure_throughput(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
-    """FLOP/s of a large matrix product, timed for about so long after a first one that is not counted."""
-    side = 4096 if device.type == "cuda" else 1024
-    matrix = torch.ones(side, side, device=device, dtype=dtype)
-    _synchronised(matrix @ matrix)
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        _synchronised(matrix @ matrix)
-        count += 1
-    return count * 2 * side**3 / (time.perf_counter() - began)
-
-
-def _synchronised(tensor: torch.Tensor) -> None:
-    if tensor.device.type == "cuda":
-        torch.cuda.synchronize(tensor.device)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Bytes that can still be had on a device; on the CPU, main memory that programs can get (off Linux: all)."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(free + cached)
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except FileNotFoundError:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    (available,) = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return 1024 * int(available)

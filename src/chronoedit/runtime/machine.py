@@ -1,0 +1,142 @@
+"""What this machine has: devices and their speed, memory that programs can still get, disk."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+CGROUP = Path("/sys/fs/cgroup")
+
+Kind = Literal["cuda", "rocm", "mps", "cpu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A device that can edit. `index` counts those of its kind; an MPS device and the CPU share main memory."""
+
+    kind: Kind
+    index: int
+    name: str
+    total_bytes: int
+    free_bytes: int
+    capability: tuple[int, int] | None = None
+
+    @property
+    def torch_name(self) -> str:
+        """As torch calls it: ROCm's devices are called cuda there."""
+        kind = "cuda" if self.kind == "rocm" else self.kind
+        return f"{kind}:{self.index}" if kind == "cuda" else kind
+
+
+def devices() -> list[Device]:
+    """All of this machine, the fastest kind first; the CPU is always there."""
+    found = [_gpu(index) for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    memory = {"total_bytes": total_host_bytes(), "free_bytes": free_host_bytes()}
+    if torch.backends.mps.is_available():
+        found.append(Device(kind="mps", index=0, name=platform.processor() or "Apple GPU", **memory))
+    return [*found, Device(kind="cpu", index=0, name=_cpu_name(), **memory)]
+
+
+def _gpu(index: int) -> Device:
+    free, total = torch.cuda.mem_get_info(index)
+    properties = torch.cuda.get_device_properties(index)
+    return Device(
+        kind="rocm" if torch.version.hip else "cuda",
+        index=index,
+        name=properties.name,
+        total_bytes=int(total),
+        free_bytes=int(free),
+        capability=(properties.major, properties.minor),
+    )
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that can still be had on a device; on the CPU, main memory that programs can get."""
+    if device.type != "cuda":
+        return free_host_bytes()
+    free, _ = torch.cuda.mem_get_info(device)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free + cached)
+
+
+def free_host_bytes() -> int:
+    """Main memory that programs can still get, within the limit of the container if there is one (off Linux: all)."""
+    available = _meminfo("MemAvailable")
+    return total_host_bytes() if available is None else min([available, *_left_in_container()])
+
+
+def total_host_bytes() -> int:
+    """Main memory, or the limit of the container where that is less."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _number(CGROUP / "memory.max")
+    return total if limit is None else min(total, limit)
+
+
+def free_disk_bytes(folder: Path) -> int:
+    """Of the disk on which a folder lies or would lie."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def measure_throughput(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> float:
+    """FLOP/s of a large matrix product, timed for about so long after a first one that is not counted."""
+    side = 4096 if device.type == "cuda" else 1024
+    matrix = torch.ones(side, side, device=device, dtype=dtype)
+    _synchronised(matrix @ matrix)
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        _synchronised(matrix @ matrix)
+        count += 1
+    return count * 2 * side**3 / (time.perf_counter() - began)
+
+
+def _synchronised(tensor: torch.Tensor) -> None:
+    if tensor.device.type == "cuda":
+        torch.cuda.synchronize(tensor.device)
+
+
+def _left_in_container() -> list[int]:
+    limit, used = _number(CGROUP / "memory.max"), _number(CGROUP / "memory.current")
+    if limit is None or used is None:
+        return []
+    kept = _fields(CGROUP / "memory.stat").get("inactive_file", 0)  # of files, given back when it is needed
+    return [max(0, limit - used + kept)]
+
+
+def _meminfo(name: str) -> int | None:
+    kilobytes = _fields(Path("/proc/meminfo")).get(f"{name}:")
+    return None if kilobytes is None else 1024 * kilobytes
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """The first number of each line of a file of the kernel, by the line's first word; {} where there is no file."""
+    try:
+        lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
+    except OSError:
+        return {}
+    return {line[0]: int(line[1]) for line in lines if len(line) > 1 and line[1].isdigit()}
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return f"{name or platform.machine()}, {os.cpu_count()} cores"
