@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -238,3 +240,34 @@ def test_what_is_not_there(data: Path, tmp_path: Path, capsys: pytest.CaptureFix
 def test_help_says_what_there_is(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", command, "--help"]) == 0
     assert len(capsys.readouterr().out.splitlines()) < 90
+
+
+def test_the_commands_of_the_page(
+    data: Path,
+    script: Script,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    random_checkpoint_no_image: Path,
+) -> None:
+    """As they stand in docs/evaluation.md, but for the address of the server, the program, and our model."""
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    lines = [line for line in page.splitlines() if line.startswith("chronoedit eval ")]
+    assert len(lines) == 6
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data, "items")
+    (tmp_path / "results").mkdir()
+    stub = tmp_path / "other.py"
+    stub.write_text("import shutil, sys\nshutil.copy(sys.argv[1], sys.argv[5])\n")
+    script.answers = judged(3)
+    for line in lines:
+        words = shlex.split(line.replace("http://localhost:8000/v1", script.url))[1:]
+        words = [word.replace("other-editor", f"{sys.executable} {stub}") for word in words]
+        if words[1] == "bench" and "--editor" not in words:
+            words += ["--model-path", str(random_checkpoint_no_image), "--num-inference-steps", "1", "--limit", "4"]
+        if words[1] == "agreement":
+            first = next(iter(summary_of(tmp_path / "out" / "ours")["judges"]))
+            words = [first if word.startswith("vlm:") else word for word in words]
+        assert main(words) == 0, line
+    assert summary_of(tmp_path / "out" / "other")["edits"]["editor"]["failed"] == 0
+    assert summary_of(tmp_path / "out" / "results")["edits"]["editor"]["failed"] == 4
+    assert summary_of(tmp_path / "out" / "pairs")["ties"] > 0
