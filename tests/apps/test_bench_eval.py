@@ -7,7 +7,9 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,33 @@ def test_our_editor_and_a_judge_that_needs_no_model(
     row = summary_of(tmp_path / "out")["judges"]["reference"]["editor"]
     assert row["unread"] == 4 and row["official"].get("overall") is None and row["strict"]["overall"]["value"] == 1
     assert main([*words, "--reasoning"]) == 1  # edits with other settings lie there
+
+
+def test_our_editor_is_gone_before_a_judge_is_asked(
+    data: Path, random_checkpoint_no_image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chronoedit.apps.commands import bench_eval
+    from chronoedit.evaluation import bench_run
+
+    real_opened, real_judge = bench_eval.opened, bench_run.judge_edits
+    editors: list[weakref.ref[Any]] = []
+    held: list[bool] = []
+
+    @contextmanager
+    def opened(flags: Any) -> Iterator[Any]:
+        with real_opened(flags) as editor:
+            editors.append(weakref.ref(editor))
+            yield editor
+
+    def judge_edits(*arguments: Any, **named: Any) -> str:
+        held.append(editors[0]() is not None)
+        return real_judge(*arguments, **named)
+
+    monkeypatch.setattr(bench_eval, "opened", opened)
+    monkeypatch.setattr(bench_run, "judge_edits", judge_edits)
+    model = ["--model-path", str(random_checkpoint_no_image), "--num-inference-steps", "1", "--limit", "1"]
+    assert main(bench(data, tmp_path / "out", *model, "--judge", "reference")) == 0
+    assert held == [False]
 
 
 def test_what_failed_is_done_again_when_asked(data: Path, program: str, tmp_path: Path) -> None:

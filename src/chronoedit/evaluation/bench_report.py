@@ -191,11 +191,11 @@ def _caption(item: Item, judge: str | None) -> str:
         return f"{item['case']}: {item['prompt']}"
     verdict = item["verdicts"][judge]
     scores = ", ".join(f"{name} {score:g}" for name, score in verdict["scores"].items()) or verdict["problem"]
-    return f"{item['case']}: {item['prompt']} [{scores}] {_short(verdict['reason'])}"
+    return f"{item['case']}: {item['prompt']} [{scores}: {_short(verdict['reason'])}]"
 
 
 def _pair_caption(record: Mapping[str, Any]) -> str:
-    return f"{record['case']}: {record['prompt']} {_short(record['reasons'][0])}"
+    return f"{record['case']}: {record['prompt']} [{_short(record['reasons'][0])}]"
 
 
 def _short(text: str) -> str:

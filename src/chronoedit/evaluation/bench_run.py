@@ -270,6 +270,7 @@ def _edits_of(
             edited = (editor if row == EDITOR else BASELINES[row]).edit(case, before, run.first_seed + repeat)
         except ChronoEditError as error:
             logger.warning("item %s: %s", case.key, error)
+            logger.debug("where it came from:", exc_info=True)
             yield replace(_kept(case, turn, run, error=str(error)), time_s=time.perf_counter() - started)
             continue
         took = time.perf_counter() - started

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -105,6 +106,7 @@ class EvalBench:
             return 0
         try:
             self._edit(cases, run, external)
+            _give_back_memory()
             self._judge(bench, cases, run, judging)
         finally:
             if judging is not None:
@@ -304,6 +306,14 @@ class EvalAgreement:
             _print_json(found)
             return
         Console().print(agreement_table(found))
+
+
+def _give_back_memory() -> None:
+    """What our editor held, so that a judge on the same machine finds it free."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 @contextmanager
