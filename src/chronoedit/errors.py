@@ -45,3 +45,11 @@ class VlmError(ChronoEditError):
 
 class VlmRefusal(VlmError):
     """A vision-language model that will not answer."""
+
+
+class VlmCutOff(VlmError):
+    """An answer that reached the limit of tokens; `text` is what there is of it."""
+
+    def __init__(self, text: str, max_tokens: int) -> None:
+        super().__init__(f"It was cut off after {max_tokens} tokens: it must be shorter, without thinking aloud.")
+        self.text = text

@@ -72,7 +72,6 @@ def test_a_busy_or_dropping_server_is_asked_again(script: Script, trouble: Any) 
         ({"choices": []}, "sent no answer"),
         (reply(None, refusal="I will not"), "refuses to answer: I will not"),
         (reply(None, finish_reason="content_filter"), "refuses to answer: filtered"),
-        (reply("ok the", finish_reason="length"), "was cut off"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_mended_is_said(script: Script, answer: Any, message: str) -> None:
@@ -164,6 +163,15 @@ def test_a_refusal_is_told_apart(script: Script) -> None:
     script.answers = [reply(None, refusal="I will not")]
     with pytest.raises(VlmRefusal):
         server(script).ask(QUESTION, fine)
+
+
+def test_an_answer_that_is_cut_off_is_asked_for_again(script: Script) -> None:
+    script.answers = [reply("ok the", finish_reason="length"), "ok, a ball"]
+    assert server(script).ask(QUESTION, fine).text == "ok, a ball"
+    assert "cut off after 1024 tokens" in script.asked[1]["messages"][-1]["content"]
+    script.answers = [reply("ok the", finish_reason="length")]
+    answer = server(script).ask(QUESTION, fine, repairs=1)
+    assert answer.text == "ok the" and answer.problem is not None and "cut off" in answer.problem
 
 
 def test_what_a_model_thinks_is_no_answer(script: Script) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from PIL import Image
 
 from chronoedit.cache import content_key
-from chronoedit.errors import MissingExtraError, VlmError
+from chronoedit.errors import MissingExtraError, VlmCutOff, VlmError
 from chronoedit.media import image_sha256
 from chronoedit.vlm.answers import Answers
 
@@ -110,7 +110,7 @@ class VisionModel(ABC):
         Raises VlmError when the model cannot be used or the budget is spent, its subclass VlmRefusal when it refuses.
         """
         check = _with_schema(question.schema, problem_of)
-        key = self._key(question)
+        key = "" if self._known is None else self._key(question)
         known = None if self._known is None else self._known.get(key)
         if known is not None and check(known) is None:
             return Answer(text=known, cached=True)
@@ -118,15 +118,13 @@ class VisionModel(ABC):
             Turn(role="system", text=question.instructions),
             Turn(role="user", text=question.text, images=tuple(_sendable(question))),
         ]
-        text = self._send(turns, question, on_text)
-        problem = check(text)
+        text, problem = self._try(turns, question, check, on_text)
         for _ in range(repairs):
             if problem is None:
                 break
             again = f"{problem} Answer again, with nothing but the corrected answer."
             turns += [Turn(role="assistant", text=text), Turn(role="user", text=again)]
-            text = self._send(turns, question, on_text)
-            problem = check(text)
+            text, problem = self._try(turns, question, check, on_text)
         if problem is None and self._known is not None:
             self._known.put(key, self.name, text)
         return Answer(text=text, problem=problem)
@@ -138,7 +136,17 @@ class VisionModel(ABC):
 
     @abstractmethod
     def _reply(self, turns: list[Turn], question: Question, on_text: OnText | None) -> str:
-        """The model's next words."""
+        """The model's next words. Raises VlmCutOff when they reach `question.max_tokens`."""
+
+    def _try(
+        self, turns: list[Turn], question: Question, check: ProblemOf, on_text: OnText | None
+    ) -> tuple[str, str | None]:
+        """The next answer, and what is wrong with it."""
+        try:
+            text = self._send(turns, question, on_text)
+        except VlmCutOff as error:
+            return error.text, str(error)
+        return text, check(text)
 
     def _send(self, turns: list[Turn], question: Question, on_text: OnText | None) -> str:
         with self._lock:

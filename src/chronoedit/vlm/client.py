@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from chronoedit.errors import MissingExtraError, VlmError, VlmRefusal
+from chronoedit.errors import MissingExtraError, VlmCutOff, VlmError, VlmRefusal
 from chronoedit.vlm.asking import OnText, Question, Turn, VisionModel, with_schema_in_words
 
 logger = logging.getLogger(__name__)
@@ -101,17 +101,18 @@ class Server(VisionModel):
             **extra,
         }
         if on_text is None:
-            return self._whole(self._client.chat.completions.create(**asked))
-        return self._streamed(self._client.chat.completions.create(**asked, stream=True), on_text)
+            return self._whole(question, self._client.chat.completions.create(**asked))
+        return self._streamed(question, self._client.chat.completions.create(**asked, stream=True), on_text)
 
-    def _whole(self, reply: Any) -> str:
+    def _whole(self, question: Question, reply: Any) -> str:
         choices = getattr(reply, "choices", None)
         if not choices:
             raise VlmError(f"{self.url} sent no answer; does it speak the OpenAI protocol, at this address?")
         message = choices[0].message
-        return self._finished(message.content, getattr(message, "refusal", None), choices[0].finish_reason)
+        refusal = getattr(message, "refusal", None)
+        return self._finished(question, message.content, refusal, choices[0].finish_reason)
 
-    def _streamed(self, chunks: Any, on_text: OnText) -> str:
+    def _streamed(self, question: Question, chunks: Any, on_text: OnText) -> str:
         text, refusal, ending = "", "", None
         for chunk in chunks:
             for choice in chunk.choices[:1]:
@@ -122,13 +123,13 @@ class Server(VisionModel):
                     on_text(piece)
         if ending is None:
             raise VlmError(f"{self.url} stopped in the middle of its answer; ask again")
-        return self._finished(text, refusal, ending)
+        return self._finished(question, text, refusal, ending)
 
-    def _finished(self, text: str | None, refusal: str | None, ending: str | None) -> str:
+    def _finished(self, question: Question, text: str | None, refusal: str | None, ending: str | None) -> str:
         if refusal or ending == "content_filter":
             raise VlmRefusal(f"{self.name} refuses to answer: {refusal or 'filtered'}")
         if ending == "length":
-            raise VlmError(f"the answer of {self.name} was cut off; it may think aloud: use one that does not")
+            raise VlmCutOff(text or "", question.max_tokens)
         return text or ""
 
     def _tell_of_pictures(self, turns: list[Turn]) -> None:

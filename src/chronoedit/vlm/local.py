@@ -14,7 +14,7 @@ from typing import Any
 
 from PIL import Image
 
-from chronoedit.errors import MissingExtraError, VlmError
+from chronoedit.errors import MissingExtraError, VlmCutOff, VlmError
 from chronoedit.vlm.asking import OnText, Question, Turn, VisionModel, with_schema_in_words
 
 logger = logging.getLogger(__name__)
@@ -78,9 +78,10 @@ class Local(VisionModel):
             except torch.OutOfMemoryError as error:
                 raise VlmError(f"{self.name} ran out of memory; use a smaller one, or a server: --vlm-url") from error
         answer = tokens[0, inputs["input_ids"].shape[1] :]
+        words = str(loaded.tokenizer.decode(answer, skip_special_tokens=True))
         if len(answer) >= question.max_tokens and int(answer[-1]) not in loaded.ends:
-            raise VlmError(f"the answer of {self.name} was cut off at {question.max_tokens} tokens")
-        return str(loaded.tokenizer.decode(answer, skip_special_tokens=True))
+            raise VlmCutOff(words, question.max_tokens)
+        return words
 
     def _load(self) -> _Loaded:
         import torch
