@@ -140,3 +140,9 @@ def _results(ray: Any, workers: list[Any], items: Iterator[T], settings: Cluster
         load[chosen] -= 1
         yield item, result
         hand_out(1)
+
+
+def resources_of(address: str) -> dict[str, float]:
+    """What a cluster that is there has in all, such as {"CPU": 32.0, "GPU": 8.0}. Raises as `in_cluster`."""
+    with _connected(ClusterSettings(address=address)) as ray:
+        return dict(ray.cluster_resources())
