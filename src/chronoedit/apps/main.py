@@ -39,6 +39,7 @@ class Group:
 GROUPS: dict[str, Group] = {
     "edit": Group(("edit",), "edit a picture"),
     "chain": Group(("edit",), "several edits, each starting from the last result"),
+    "batch": Group(("batch",), "many edits: a manifest, or a folder with prompts and seeds"),
     "enhance": Group(("enhance",), "put a request into the words that the model knows best"),
     "info": Group(("model",), "what a checkpoint, or a picture made here, is"),
     "convert": Group(("model",), "write a checkpoint in another layout"),
@@ -46,7 +47,7 @@ GROUPS: dict[str, Group] = {
     "data": Group(("data", "clips"), "training sets: what is in them, and what is wrong"),
     "lora": Group(("lora",), "LoRA files: what one is, other spellings, several as one"),
     "world": Group(("world",), "pictures of the small world: samples, training sets"),
-    "eval": Group(("eval", "bench_eval", "trust"), "score editors: exactly in the small world, by judges, by votes"),
+    "eval": Group(("eval", "bench_eval", "pbench", "trust"), "score editors: exactly in the small world, by judges, by votes"),
     "train": Group(("train",), "train the small model, or one of your own"),
     "doctor": Group(("doctor",), "what this machine has, and what is missing"),
     "bench": Group(("bench",), "time and memory, side by side with diffusers"),
