@@ -85,14 +85,17 @@ class RowDefaults:
     def request(self, row: Mapping[str, Any]) -> EditRequest:
         """The request of a row, whose own values count first. Raises ValueError."""
         values = {**self.values, **row}
-        if row.get("reasoning") is False:
+        without_reasoning = row.get("reasoning") is False
+        if without_reasoning:
             if row.get("num_reasoning_steps"):
-                raise ValueError(
-                    f"reasoning is false and num_reasoning_steps {row['num_reasoning_steps']}; leave one cell empty"
-                )
+                steps = row["num_reasoning_steps"]
+                raise ValueError(f"reasoning is false and num_reasoning_steps {steps}; leave one cell empty")
             values.pop("num_reasoning_steps", None)
         request = EditRequest(**values)
-        return request if self.preset is None or row.get("reasoning") is False else with_preset(request, self.preset)
+        if self.preset is None:
+            return request
+        request = with_preset(request, self.preset)
+        return replace(request, reasoning=False, num_reasoning_steps=None) if without_reasoning else request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +180,9 @@ def picture_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            turned = image.getexif().get(_EXIF_ORIENTATION) in _LYING_DOWN
+            # Asked for its EXIF, a PNG that has none before its pixels would decode them all.
+            exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+            turned = exif.get(_EXIF_ORIENTATION) in _LYING_DOWN
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError(f"there is no file {path}; check the path") from error
     except UnidentifiedImageError as error:
