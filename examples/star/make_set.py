@@ -30,7 +30,7 @@ def star_items(count: int) -> Iterator[Item]:
 
 
 def known_items(count: int) -> list[Item]:
-    """`count` scenes of what the model knows, every edit as often as any other (the world draws some thrice as often)."""
+    """`count` scenes of what the model knows, every edit equally often (the world draws some thrice as often)."""
     edits = [edit for family, scene in SCENES.items() if family != "star" for edit in scene.edits]
     seeds = itertools.count(FIRST_REHEARSED_SEED)
     of_edit: dict[str, list[Item]] = {edit: [] for edit in edits}

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from chronoedit.apps.main import main
+from chronoedit.media import encode_image
 
 from ..vlm.conftest import Script, script  # noqa: F401 - a fixture
 
@@ -300,3 +301,23 @@ def test_the_commands_of_the_page(
     assert summary_of(tmp_path / "out" / "other")["edits"]["editor"]["failed"] == 0
     assert summary_of(tmp_path / "out" / "results")["edits"]["editor"]["failed"] == 4
     assert summary_of(tmp_path / "out" / "pairs")["ties"] > 0
+
+
+def test_items_of_pbench_are_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    picture = encode_image(Image.new("RGB", (40, 24), "red"), Path("x.png"))
+    rows = {
+        "id": ["robot_1", "common_2", "av_3"],
+        "text_prompt": ["A gripper closes.", "A ball falls.", ""],
+        "condition_image": [{"bytes": picture}] * 3,
+    }
+    pyarrow.parquet.write_table(pa.table(rows), tmp_path / "pbench.parquet")
+    assert main(["eval", "pbench-items", str(tmp_path / "pbench.parquet"), "-o", str(tmp_path / "items")]) == 1
+    found = capsys.readouterr()
+    assert found.out.strip() == str(tmp_path / "items" / "pbench_edit.csv")
+    assert "1 items; 1 rows of other domains" in found.err and "av_3" in found.err and "caption is empty" in found.err
+    assert main(["eval", "pbench-items", str(tmp_path / "no.parquet"), "-o", str(tmp_path / "x")]) == 2
+    assert main(["eval", "pbench-items", str(tmp_path / "pbench.parquet"), "-o", str(tmp_path / "items")]) == 1
+    assert "is there already" in capsys.readouterr().err

@@ -47,8 +47,9 @@ GROUPS: dict[str, Group] = {
     "data": Group(("data", "clips"), "training sets: what is in them, and what is wrong"),
     "lora": Group(("lora",), "LoRA files: what one is, other spellings, several as one"),
     "world": Group(("world",), "pictures of the small world: samples, training sets"),
-    "eval": Group(("eval", "bench_eval", "pbench", "trust"), "score editors: exactly in the small world, by judges, by votes"),
+    "eval": Group(("eval", "bench_eval", "pbench", "trust"), "score editors: exactly, by judges, by people"),
     "train": Group(("train",), "train the small model, or one of your own"),
+    "plan": Group(("plan",), "what an edit would take, in memory and time"),
     "doctor": Group(("doctor",), "what this machine has, and what is missing"),
     "bench": Group(("bench",), "time and memory, side by side with diffusers"),
 }
