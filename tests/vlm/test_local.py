@@ -87,6 +87,11 @@ def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         Local(name=str(tmp_path)).ask(question("red"))
 
 
+def test_short_names() -> None:
+    assert Local(name="Qwen3-VL-8B").name == "Qwen/Qwen3-VL-8B-Instruct"
+    assert Local(name="some/other").name == "some/other"
+
+
 WATCHED = """
 import sys, torch, transformers
 from pathlib import Path

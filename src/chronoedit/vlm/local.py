@@ -19,6 +19,13 @@ from chronoedit.vlm.asking import OnText, Question, Turn, VisionModel, with_sche
 
 logger = logging.getLogger(__name__)
 
+SHORT_NAMES = {
+    "Qwen3-VL-30B-A3B": "Qwen/Qwen3-VL-30B-A3B-Instruct",
+    "Qwen3-VL-8B": "Qwen/Qwen3-VL-8B-Instruct",
+    "Qwen2.5-VL-7B": "Qwen/Qwen2.5-VL-7B-Instruct",
+    "Qwen2.5-VL-72B": "Qwen/Qwen2.5-VL-72B-Instruct",
+}
+"""What people call them, and their hub ids."""
 QWEN_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 QWEN_PICTURE = "<|image_pad|>"
 
@@ -42,7 +49,7 @@ class _Loaded:
 
 @dataclass(kw_only=True)
 class Local(VisionModel):
-    """`name` is a folder or a hub id. Loaded when it is first asked, once for a whole job; `close` frees it.
+    """`name` is a folder, a hub id, or one of `SHORT_NAMES`. Loaded when it is first asked, once for a whole job; `close` frees it.
 
     Without a `device` it is spread over the GPUs there are, or stays on the CPU. Threads that ask at once take turns.
     """
@@ -50,6 +57,10 @@ class Local(VisionModel):
     device: str | None = None
     _loaded: _Loaded | None = field(default=None, init=False, repr=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.name = SHORT_NAMES.get(self.name, self.name)
 
     def close(self) -> None:
         """Give the memory back; asked again, the model is loaded anew."""
