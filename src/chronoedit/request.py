@@ -63,6 +63,7 @@ class EditRequest:
     pixels, multiples of 16; given alone, the other follows the aspect ratio. What is None is the model's own default,
     and None for `num_reasoning_steps` is `default_reasoning_steps`. `num_reasoning_steps` above 0 turns `reasoning`
     on. Variant k of `num_variants` is drawn from `seed + k`; without a seed one is drawn and recorded in the result.
+    `guidance_until` is the share of the steps that are guided, from the first; the others take one pass less.
     `original_prompt` are the user's words where `prompt` was made from them; they change nothing.
     `progress` may return False to stop the edit (`EditCancelled`).
 
@@ -77,6 +78,7 @@ class EditRequest:
     at_photo_size: bool = False
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
+    guidance_until: float = 1.0
     flow_shift: float | None = None
     seed: int | None = None
     reasoning: bool = False
@@ -102,6 +104,9 @@ class EditRequest:
         if self.seed is not None and self.seed + self.num_variants - 1 > MAX_SEED:
             raise ValueError(f"seed {self.seed} + {self.num_variants} variants goes past {MAX_SEED}; use a lower seed")
         _check_number("guidance_scale", self.guidance_scale, minimum=1.0, hint="1 is no guidance")
+        _check_number("guidance_until", self.guidance_until, minimum=0.0, exclusive=True, hint="1 guides all steps")
+        if self.guidance_until > 1:
+            raise ValueError(f"guidance_until {self.guidance_until:g} is above 1; 1 guides all steps")
         _check_number("flow_shift", self.flow_shift, minimum=0.0, exclusive=True, hint="1 is no shift")
         for name in ("at_photo_size", "reasoning", "return_trajectory", "return_latents", "integer_timesteps"):
             if not isinstance(getattr(self, name), bool):

@@ -148,6 +148,19 @@ def test_no_unconditional_pass_at_guidance_1(editor: Editor, counted: Calls) -> 
 
 
 @pytest.mark.parametrize("reasoning", [False, True])
+def test_guidance_may_end_early(editor: Editor, counted: Calls) -> None:
+    whole = editor.edit(make_request(num_inference_steps=4))
+    counted.batch_sizes.clear()
+    part = editor.edit(make_request(num_inference_steps=4, guidance_until=0.5))
+    assert counted.batch_sizes == [2, 2, 1, 1]
+    assert not close(part.latents, whole.latents)
+    results = editor.edit_batch([make_request(), make_request(guidance_until=0.5)])
+    assert not close(results[0].latents, results[1].latents)
+    for share in (0.0, 1.2):
+        with pytest.raises(ValueError, match="guidance_until"):
+            make_request(guidance_until=share)
+
+
 def test_guidance_branches_agree_batched_and_one_after_the_other(
     editor: Editor, counted: Calls, monkeypatch: pytest.MonkeyPatch, reasoning: bool
 ) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from chronoedit.sampling.guidance import guide, is_guided, scales
+from chronoedit.sampling.guidance import guide, guided_until, is_guided, scales
 
 
 def test_one_scale_serves_all_steps() -> None:
@@ -26,3 +26,12 @@ def test_guide() -> None:
     assert guide(cond.bfloat16(), uncond.bfloat16(), 5.0).dtype == torch.float32
     assert guide(cond.double(), uncond.double(), 5.0).dtype == torch.float64
     assert is_guided(1.5) and not is_guided(1.0)
+
+
+def test_guided_until() -> None:
+    assert guided_until([5.0] * 4, 1.0) == [5.0] * 4
+    assert guided_until([5.0] * 4, 0.5) == [5.0, 5.0, 1.0, 1.0]
+    assert guided_until([5.0] * 4, 0.01) == [5.0, 1.0, 1.0, 1.0]
+    for share in (0.0, 1.5):
+        with pytest.raises(ValueError, match="not in"):
+            guided_until([5.0], share)

@@ -70,6 +70,7 @@ def _shared(edit: PreparedEdit) -> Hashable:
         edit.latent_shape,
         edit.course,
         request.guidance_scale,
+        request.guidance_until,
         request.flow_shift,
         request.solver,
         request.integer_timesteps,

@@ -26,7 +26,7 @@ from chronoedit.media import load_image
 from chronoedit.model import autoencoder, condition
 from chronoedit.model.checkpoint import Components, open_checkpoint
 from chronoedit.request import EditRequest, EditResult, bucket_size
-from chronoedit.sampling.guidance import is_guided, scales
+from chronoedit.sampling.guidance import guided_until, is_guided, scales
 from chronoedit.sampling.schedules import flow_sigmas, timesteps
 from chronoedit.sampling.solvers import solver_named
 
@@ -183,6 +183,7 @@ class Editor:
         request = edits[0].request
         assert request.num_inference_steps is not None and request.guidance_scale is not None
         guidance = scales(request.guidance_scale, request.num_inference_steps)
+        guidance = guided_until(guidance, request.guidance_until)
         with watch.stage("encode"):
             report("encode", 0, 1)
             encoder = InputEncoder(components=self.components, cache=self.cache, placement=self.placement)

@@ -25,6 +25,18 @@ def scales(guidance_scale: float | Sequence[float], num_inference_steps: int) ->
     return [float(scale) for scale in guidance_scale]
 
 
+def guided_until(scales: Sequence[float], share: float) -> list[float]:
+    """The scales of the first `share` of the steps (rounded, at least one), and 1 after that.
+
+    Late steps draw what early ones decided, so that guidance matters less there and its second pass can be saved
+    (arXiv 2404.07724). Raises ValueError for a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"guidance_until {share} is not in (0, 1]; 1 guides all steps")
+    guided = max(1, round(share * len(scales)))
+    return [*scales[:guided], *[1.0] * (len(scales) - guided)]
+
+
 def is_guided(scale: float) -> bool:
     """Whether a step at this scale needs the unconditional pass: at 1 it would cancel out."""
     return scale > 1
