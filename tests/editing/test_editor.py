@@ -147,7 +147,6 @@ def test_no_unconditional_pass_at_guidance_1(editor: Editor, counted: Calls) -> 
     assert counted.count["text_encoder"] == 1
 
 
-@pytest.mark.parametrize("reasoning", [False, True])
 def test_guidance_may_end_early(editor: Editor, counted: Calls) -> None:
     whole = editor.edit(make_request(num_inference_steps=4))
     counted.batch_sizes.clear()
@@ -161,6 +160,7 @@ def test_guidance_may_end_early(editor: Editor, counted: Calls) -> None:
             make_request(guidance_until=share)
 
 
+@pytest.mark.parametrize("reasoning", [False, True])
 def test_guidance_branches_agree_batched_and_one_after_the_other(
     editor: Editor, counted: Calls, monkeypatch: pytest.MonkeyPatch, reasoning: bool
 ) -> None:
