@@ -13,8 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -51,11 +50,11 @@ def status(key: str) -> int:
     return 1024 * int(found[1])
 
 
-def planned(case: Measured):  # noqa: ANN201 - its type would be imported before the measuring
+def planned(case: Measured):
     """The plan of the case on this CPU."""
-    from chronoedit.runtime.plan import Case, Machine, make_plan
+    from chronoedit.runtime.plan import make_plan
     from chronoedit.runtime.plan_facts import read_facts
-    from chronoedit.runtime.plan_stages import Work
+    from chronoedit.runtime.plan_stages import Case, Machine, Work
 
     work = Work(
         height=case.height,
@@ -70,10 +69,10 @@ def planned(case: Measured):  # noqa: ANN201 - its type would be imported before
 
 def run(case: Measured) -> dict[str, float]:
     """Edit once; the timings by stage."""
+    from PIL import Image
+
     import chronoedit
     from chronoedit.request import EditRequest
-
-    from PIL import Image
 
     request = EditRequest(
         image=Image.new("RGB", (case.width, case.height), "gray"),
@@ -92,14 +91,14 @@ def run(case: Measured) -> dict[str, float]:
 
 def measure(case: Measured) -> dict[str, object]:
     """The figures of one case, run in this process, which must be fresh."""
+    import torch
+
     from chronoedit.model.checkpoint import write_random_checkpoint
     from chronoedit.runtime.machine import measure_throughput
 
-    import torch
-
     with tempfile.TemporaryDirectory() as folder:
         small = str(write_random_checkpoint(folder))
-        run(Measured(model=small, height=64, width=64, reasoning=True))
+        run(Measured(model=small, height=64, width=64))
     flops_per_s = measure_throughput(torch.device("cpu"), torch.float32)
     plan = planned(case)
     gc.collect()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -140,6 +140,18 @@ class ModelFlags:
         scales = self.lora_scale or (1.0,)
         scales = scales * len(self.lora_path) if len(scales) == 1 else scales
         return tuple((str(path), scale) for path, scale in zip(self.lora_path, scales, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryFlags:
+    """How the memory there is is used."""
+
+    memory: Annotated[
+        Literal["auto", "off"],
+        option(
+            "auto: parts take turns where only that fits, and what cannot fit is refused; off: it is tried as it is"
+        ),
+    ] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,13 +17,10 @@ from chronoedit.editing.reason import Course, drop_reasoning_frames, keep_rows
 from chronoedit.errors import ChronoEditError
 from chronoedit.model.attention import PromptKV
 from chronoedit.model.dit import ChronoEditDiT
+from chronoedit.runtime.plan_facts import MAX_TOKENS_BATCHED
 from chronoedit.sampling.guidance import guide, is_guided
 from chronoedit.sampling.loop import denoise
 from chronoedit.sampling.solvers import Solver, SolverState
-
-MAX_TOKENS_BATCHED = 512
-"""Up to this many latent tokens (all rows) both guidance branches go through one forward: small forwards are mostly
-overhead. Beyond, one after the other takes the same time and half the memory."""
 
 Report = Callable[[str, int, int], None]
 """`report(stage, done, total)`; may raise to stop the edit."""

@@ -11,40 +11,15 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
-from chronoedit.runtime import plan_activations as act
-from chronoedit.runtime.plan_facts import MAX_TOKENS_BATCHED, ModelFacts
-from chronoedit.runtime.plan_stages import Task, Work, tasks
+from chronoedit.runtime.plan_stages import Case, Task, Work, tasks
 
-Kind = Literal["cuda", "rocm", "mps", "cpu"]
 Place = Literal["device", "host"]
 
 DOUBT = 0.1
 """Plans err by about so much: what is larger than the memory by less may still run, and is not refused."""
 
-EFFICIENCY = {"transformer": 0.7, "autoencoder": 0.4, "text_encoder": 0.5, "image_encoder": 0.5}
-"""Each part's share of the speed of one large matrix product."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Where an edit is to run: bytes that can be had on the device, and in main memory besides.
-
-    An MPS device and the CPU have no memory of their own: there `device_bytes` are those of main memory.
-    """
-
-    kind: Kind
-    device_bytes: int
-    host_bytes: int
-
-    @property
-    def shared(self) -> bool:
-        """Whether the device works in main memory."""
-        return self.kind in ("mps", "cpu")
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of a weight as the editor loads it: fp32 on a CPU, else bf16."""
-        return 4 if self.kind == "cpu" else 2
+EFFICIENCY = {"transformer": 0.6, "autoencoder": 0.2, "text_encoder": 0.5, "image_encoder": 0.5}
+"""Each part's share of the speed of one large matrix product: the first two measured on a CPU, with small models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,16 +71,6 @@ class Stage:
         return self.flops / (flops_per_s * EFFICIENCY[self.part]) if self.flops else 0.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """What is planned: a model, an edit, a machine, and a name in `LAYOUTS`."""
-
-    facts: ModelFacts
-    work: Work
-    machine: Machine
-    layout: str = "together"
-
-
 @dataclass(frozen=True)
 class Plan:
     """The stages of an edit, in order."""
@@ -154,7 +119,7 @@ def make_plan(case: Case) -> Plan:
     loaded: list[str] = []
     visited: set[str] = set()
     stages = []
-    for task in tasks(case.facts, case.work, case.machine.weight_bytes):
+    for task in tasks(case):
         loaded += [part for part in task.loads if part not in loaded]
         rows = [*_weights(case, task, loaded, visited), *_before_lora(case), *_activations(case, task)]
         stages.append(Stage(task.name, task.part, tuple(row for row in rows if row.bytes), task.flops))
@@ -195,9 +160,10 @@ def _before_lora(case: Case) -> list[Row]:
 
 
 def _activations(case: Case, task: Task) -> list[Row]:
-    kept, working = Row("kept for later stages", "device", task.kept), Row("to work in", "device", task.working)
-    pictures = Row("pictures", "device" if case.machine.shared else "host", task.pictures)
-    return [kept, working, pictures]
+    kept = Row("kept for later stages", "device", task.kept)
+    if case.machine.shared:  # pictures are made once all else is done
+        return [kept, Row("to work in", "device", max(task.working, task.pictures))]
+    return [kept, Row("to work in", "device", task.working), Row("pictures", "host", task.pictures)]
 
 
 @dataclass(frozen=True)
@@ -248,6 +214,16 @@ CHANGES = (
 )
 
 
+def choose(case: Case) -> Plan:
+    """The first layout from the case's own on with which the edit fits; else one that may do; else the case's own."""
+    names = list(LAYOUTS)
+    names = [case.layout] if case.machine.shared else names[names.index(case.layout) :]
+    plans = [make_plan(replace(case, layout=name)) for name in names]
+    fitting = [plan for plan in plans if plan.fits]
+    possible = [plan for plan in plans if not plan.hopeless]
+    return fitting[0] if fitting else possible[-1] if possible else plans[0]
+
+
 def gains(plan: Plan) -> list[tuple[str, Plan]]:
     """Each single change, in its mildest form that fits, else its strongest, that lowers the peak: words and plan."""
     found = []
@@ -269,6 +245,14 @@ def nearest(plan: Plan, most: int = 2) -> list[tuple[str, Plan]]:
         if ways:
             return ways[:most]
     return []
+
+
+def least(plan: Plan) -> Plan:
+    """The edit with every change, each at its strongest."""
+    case = plan.case
+    for change in CHANGES:
+        case = ([changed for _, changed in change.candidates(case)] or [case])[-1]
+    return make_plan(case)
 
 
 def _combined(words: Sequence[str], case: Case, changes: Sequence[Change]) -> Iterator[tuple[str, Plan]]:

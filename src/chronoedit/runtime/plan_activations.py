@@ -6,7 +6,7 @@ Shapes: f frames that the autoencoder takes at once, c channels, s video tokens,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from chronoedit.runtime.plan_facts import AutoencoderShape, EncoderShape, Shape
@@ -17,6 +17,9 @@ CACHED_FRAMES = 2
 
 CHUNK_FRAMES = 4
 """Pixel frames that the autoencoder takes at once, after the first, which goes alone."""
+
+FEW_NUMBERS = 20480
+"""Where channels times frames times rows are no more than these, torch convolves on a CPU by a matrix product."""
 
 # Bytes for each video token of a block at the two moments that take most: when keys are turned by their angles, for
 # each channel of the width; and in the feed-forward, for each channel of the width and of the feed-forward. By the
@@ -29,7 +32,8 @@ FEEDING = {4: (12, 8), 2: (10, 4)}
 class Step:
     """A convolution of the autoencoder: `cells` and `frames` of its output in one chunk, channels, taps.
 
-    `cached` numbers stay until the next chunk comes, and `live` numbers lie there beside all caches at its worst moment.
+    `cached` numbers stay until the next chunk comes; `live` ones lie there beside all caches at its worst moment, and
+    `live_on_cpu` where the CPU computes it.
     """
 
     cells: float
@@ -37,107 +41,136 @@ class Step:
     channels_in: int
     channels_out: int
     taps: int
-    cached: float
-    live: float
+    cached: float = 0.0
+    live: float = 0.0
+    live_on_cpu: float = 0.0
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What goes through the layers at once: frames, rows and columns, of one level of the autoencoder."""
+
+    frames: int
+    rows: int
+    columns: int
+
+    @property
+    def cells(self) -> int:
+        """Of one frame."""
+        return self.rows * self.columns
+
+    def scaled(self, *, space: float = 1, time: float = 1) -> Chunk:
+        """The chunk of another level."""
+        return Chunk(round(self.frames * time), round(self.rows * space), round(self.columns * space))
 
 
 def encoder_steps(shape: AutoencoderShape, height: int, width: int) -> Iterator[Step]:
     """The convolutions of the encoder, in order, for one chunk of four frames."""
     side = shape.patch_size or 1
-    cells, frames = height * width / side**2, CHUNK_FRAMES
+    chunk = Chunk(CHUNK_FRAMES, height // side, width // side)
     channels = [shape.base_dim * factor for factor in (1, *shape.dim_mult)]
-    yield _causal(cells, frames, shape.in_channels, channels[0], held=1)
+    yield _causal(chunk, shape.in_channels, channels[0], held=1)
     for level, (before, after) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
         for _ in range(shape.num_res_blocks):
-            yield from _residual(cells, frames, before, after, held=1)
+            yield from _residual(chunk, before, after, held=1)
             before = after
         if level < len(shape.dim_mult) - 1:
-            yield _plain(cells / 4, frames, after, after, live=(2 * frames * cells + frames * cells / 4) * after)
-            cells /= 4
+            chunk = chunk.scaled(space=1 / 2)
+            yield _plain(chunk, after, after, live=8 + 1, on_cpu=4)
             if shape.temperal_downsample[level]:
-                frames //= 2
-                yield _in_time(cells, frames, after, after, cached_frames=1)
-    yield from _middle(cells, frames, channels[-1])
-    yield _causal(cells, frames, channels[-1], 2 * shape.z_dim, held=1)
+                chunk = chunk.scaled(time=1 / 2)
+                yield _in_time(chunk, after, after, cached_frames=1)
+    yield from _middle(chunk, channels[-1])
+    yield _causal(chunk, channels[-1], 2 * shape.z_dim, held=1)
 
 
 def decoder_steps(shape: AutoencoderShape, height: int, width: int) -> Iterator[Step]:
     """The convolutions of the decoder, in order, for one latent frame that is not the first."""
-    base = shape.decoder_base_dim or shape.base_dim
-    cells, frames = height * width / shape.scale_factor_spatial**2, 1
+    base, side = shape.decoder_base_dim or shape.base_dim, shape.scale_factor_spatial
+    chunk = Chunk(1, height // side, width // side)
     channels = [base * factor for factor in (shape.dim_mult[-1], *reversed(shape.dim_mult))]
     upsample = tuple(reversed(shape.temperal_downsample))
-    yield _causal(cells, frames, shape.z_dim, channels[0], held=1)
-    yield from _middle(cells, frames, channels[0])
+    yield _causal(chunk, shape.z_dim, channels[0], held=1)
+    yield from _middle(chunk, channels[0])
     for level, (before, after) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
         before = before // 2 if level else before
         for _ in range(shape.num_res_blocks + 1):
-            yield from _residual(cells, frames, before, after, held=2)
+            yield from _residual(chunk, before, after, held=2)
             before = after
         if level < len(shape.dim_mult) - 1:
             if upsample[level]:
-                yield _in_time(cells, frames, after, 2 * after, cached_frames=CACHED_FRAMES)
-                frames *= 2
-            cells *= 4
-            yield _plain(cells, frames, after, after // 2, live=frames * cells * after * (1 / 2 + 1 + 1 / 2))
-    yield _causal(cells, frames, channels[-1], shape.out_channels, held=1)
+                yield _in_time(chunk, after, 2 * after, cached_frames=CACHED_FRAMES)
+                chunk = chunk.scaled(time=2)
+            chunk = chunk.scaled(space=2)
+            yield _plain(chunk, after, after // 2, live=1 / 2 + 1 + 1 / 2, on_cpu=1)
+    yield _causal(chunk, channels[-1], shape.out_channels, held=1)
 
 
-def _causal(cells: float, frames: int, channels_in: int, channels_out: int, *, held: int) -> Step:
-    """3×3×3 taps over a chunk and the frames before: its input, those of `held` callers, the chunk joined and padded."""
-    joined = (frames + CACHED_FRAMES) * channels_in
-    live = held * frames * channels_in + frames * channels_in + 2 * joined + CACHED_FRAMES * channels_in
+def _causal(chunk: Chunk, channels_in: int, channels_out: int, *, held: int) -> Step:
+    """3×3×3 taps over a chunk and the frames before: its input, those of `held` callers, the chunk joined and padded.
+
+    On a CPU the joined frames are gone when it begins, and they are there once more in another order, or once for each
+    tap where they are few.
+    """
+    joined = (chunk.frames + CACHED_FRAMES) * channels_in
+    beside = (held + 1) * chunk.frames * channels_in + joined + CACHED_FRAMES * channels_in
+    reordered = channels_in * (chunk.frames + CACHED_FRAMES) * (chunk.rows + 2) > FEW_NUMBERS
+    again = joined if reordered else 27 * chunk.frames * channels_in
+    on_cpu = max(beside + joined, beside + again + chunk.frames * channels_out)
     return Step(
-        cells=cells,
-        frames=frames,
+        cells=chunk.cells,
+        frames=chunk.frames,
         channels_in=channels_in,
         channels_out=channels_out,
         taps=27,
-        cached=CACHED_FRAMES * cells * channels_in,
-        live=cells * live,
+        cached=CACHED_FRAMES * chunk.cells * channels_in,
+        live=chunk.cells * (beside + joined),
+        live_on_cpu=chunk.cells * on_cpu,
     )
 
 
-def _residual(cells: float, frames: int, before: int, after: int, *, held: int) -> Iterator[Step]:
-    yield _causal(cells, frames, before, after, held=held)
+def _residual(chunk: Chunk, before: int, after: int, *, held: int) -> Iterator[Step]:
+    yield _causal(chunk, before, after, held=held)
     if before != after:
-        yield _plain(cells, frames, before, after, live=0, taps=1)
-    yield _causal(cells, frames, after, after, held=held)
+        yield _plain(chunk, before, after, taps=1)
+    yield _causal(chunk, after, after, held=held)
 
 
-def _middle(cells: float, frames: int, channels: int) -> Iterator[Step]:
-    yield from _residual(cells, frames, channels, channels, held=1)
-    yield _plain(cells, frames, channels, 4 * channels, live=8 * frames * cells * channels, taps=1)
-    yield from _residual(cells, frames, channels, channels, held=1)
+def _middle(chunk: Chunk, channels: int) -> Iterator[Step]:
+    yield from _residual(chunk, channels, channels, held=1)
+    yield _plain(chunk, channels, 4 * channels, live=8, taps=1)
+    yield from _residual(chunk, channels, channels, held=1)
 
 
-def _plain(cells: float, frames: int, channels_in: int, channels_out: int, *, live: float, taps: int = 9) -> Step:
-    """A convolution of single frames, which keeps nothing."""
+def _plain(
+    chunk: Chunk, channels_in: int, channels_out: int, *, live: float = 0, on_cpu: float = 0, taps: int = 9
+) -> Step:
+    """A convolution of single frames, which keeps nothing; `live` in inputs, with `on_cpu` more on a CPU."""
+    numbers = chunk.frames * chunk.cells * channels_in
     return Step(
-        cells=cells,
-        frames=frames,
+        cells=chunk.cells,
+        frames=chunk.frames,
         channels_in=channels_in,
         channels_out=channels_out,
         taps=taps,
-        cached=0,
-        live=live,
+        live=live * numbers,
+        live_on_cpu=(live + on_cpu) * numbers,
     )
 
 
-def _in_time(cells: float, frames: int, channels_in: int, channels_out: int, *, cached_frames: int) -> Step:
+def _in_time(chunk: Chunk, channels_in: int, channels_out: int, *, cached_frames: int) -> Step:
     """A convolution over three frames of each cell."""
     return Step(
-        cells=cells,
-        frames=frames,
+        cells=chunk.cells,
+        frames=chunk.frames,
         channels_in=channels_in,
         channels_out=channels_out,
         taps=3,
-        cached=cached_frames * cells * channels_in,
-        live=0,
+        cached=cached_frames * chunk.cells * channels_in,
     )
 
 
-def autoencoder_bytes(steps: list[Step], chunks: int) -> int:
+def autoencoder_bytes(steps: Sequence[Step], chunks: int, *, on_cpu: bool) -> int:
     """The most that a pass over so many chunks works in: at each step the caches, full before it, and what is live.
 
     In the second chunk, the caches of later steps still hold the one frame of the first.
@@ -145,12 +178,12 @@ def autoencoder_bytes(steps: list[Step], chunks: int) -> int:
     later = 1.0 if chunks > 2 else 0.5
     most, full, total = 0.0, 0.0, sum(step.cached for step in steps)
     for step in steps:
-        most = max(most, full + later * (total - full) + step.live)
+        most = max(most, full + later * (total - full) + (step.live_on_cpu if on_cpu else step.live))
         full += step.cached
     return round(FP32 * most)
 
 
-def autoencoder_flops(steps: list[Step], chunks: int) -> float:
+def autoencoder_flops(steps: Sequence[Step], chunks: int) -> float:
     """Of the convolutions, whose first chunk is of one frame."""
     return sum(
         2.0 * step.taps * step.channels_in * step.channels_out * step.cells * (1 + (chunks - 1) * step.frames)
@@ -164,9 +197,9 @@ def block_bytes(shape: Shape, tokens: int, weight_bytes: int) -> int:
     return tokens * max(TURNING[weight_bytes] * shape.width, width * shape.width + ffn * shape.ffn_dim)
 
 
-def prompt_kv_bytes(shape: Shape, text_keys: int, image_keys: int, weight_bytes: int) -> int:
-    """Keys and values of all blocks for so many text and image tokens."""
-    return 2 * shape.layers * (text_keys + image_keys) * shape.width * weight_bytes
+def prompt_kv_bytes(shape: Shape, keys: int, weight_bytes: int) -> int:
+    """Keys and values of all blocks for so many tokens of prompts and pictures."""
+    return 2 * shape.layers * keys * shape.width * weight_bytes
 
 
 def forward_flops(shape: Shape, tokens: int, keys: int) -> float:

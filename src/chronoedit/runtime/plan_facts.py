@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,6 @@ overhead. Beyond, one after the other takes the same time and half the memory.""
 KEPT_IN_FP32 = frozenset({"time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"})
 """Parts of the transformer that stay in fp32 whatever the rest is in."""
 
-GIVEN_TYPES = {"F32": 4, "F16": 2, "BF16": 2}
-"""Stored types that a tensor may also be computed in, and then lies in memory as in its file."""
-
 TRANSFORMER_CONFIG: dict[str, Any] = {
     "num_attention_heads": 40, "attention_head_dim": 128, "in_channels": 36, "out_channels": 16, "text_dim": 4096,
     "freq_dim": 256, "ffn_dim": 13824, "num_layers": 40, "image_dim": 1280, "added_kv_proj_dim": 5120,
@@ -40,6 +37,10 @@ IMAGE_CONFIG: dict[str, Any] = {
     "patch_size": 14, "image_size": 224,
 }  # fmt: skip
 """Configurations of the published model; its autoencoder's are the defaults of `AutoencoderShape`."""
+
+
+class NotDownloaded(CheckpointError):
+    """A model of the hub that is not in the cache, so that nothing is known of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +103,8 @@ class AutoencoderShape:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> AutoencoderShape:
         """That of a `config.json`; what it leaves out is as published."""
-        given = {name: config[name] for name in cls.__dataclass_fields__ if config.get(name) is not None}
+        known = [name for name in cls.__dataclass_fields__ if config.get(name) is not None]
+        given: dict[str, Any] = {name: config[name] for name in known}
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
 
@@ -140,11 +142,11 @@ class Component:
         return weight_bytes * (self.parameters - self.in_fp32) + 4 * self.in_fp32
 
     def mapped_bytes(self, weight_bytes: int) -> int:
-        """Of these, what is mapped from the file when it is loaded to the CPU: the system can drop it and read again."""
-        same = {"F32"} if weight_bytes == 4 or self.in_fp32 == self.parameters else {"BF16"}
-        if self.read_whole_bytes or not set(self.stored) <= same:
+        """Of these, what the CPU maps from a file of the same type: the system can drop it and read it again."""
+        wanted = "F32" if weight_bytes == 4 or self.in_fp32 == self.parameters else "BF16"
+        if self.read_whole_bytes or set(self.stored) != {wanted}:
             return 0
-        return self.bytes(weight_bytes) - (4 * self.in_fp32 if weight_bytes != 4 and same == {"BF16"} else 0)
+        return self.bytes(weight_bytes) - (4 * self.in_fp32 if wanted == "BF16" else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +174,8 @@ class ModelFacts:
 def read_facts(path_or_id: str | Path, base: str | Path | None = None) -> ModelFacts:
     """The facts of a model by embedded name, folder, transformer file (with its base), or hub id.
 
-    A hub id is looked for in the cache alone; the published one is known without. Raises CheckpointError for a model
-    that is not there or damaged.
+    A hub id is looked for in the cache alone; the published one is known without. Raises NotDownloaded, and
+    CheckpointError for a model that is not there or damaged.
     """
     from chronoedit.model.checkpoint import EMBEDDED, Located, locate
     from chronoedit.model.hub import is_hub_id
@@ -224,7 +226,7 @@ def _cached_folder(repo_id: str) -> Path:
     try:
         return Path(snapshot_download(repo_id, local_files_only=True))
     except LocalEntryNotFoundError as error:
-        raise CheckpointError(
+        raise NotDownloaded(
             f"{repo_id} is not in the hub's cache, and its sizes are not known without; give its folder, or {PUBLISHED}"
         ) from error
 
@@ -235,7 +237,9 @@ def _folder_facts(located: Any) -> ModelFacts:
     config = folder / "transformer" / "config.json"
     arguments = keys.check_config(read_json(config), config)
     branch = arguments.get("image_dim") is not None
-    folders = {"autoencoder": "vae", "text_encoder": "text_encoder", **({"image_encoder": "image_encoder"} if branch else {})}
+    folders = {"autoencoder": "vae", "text_encoder": "text_encoder"} | (
+        {"image_encoder": "image_encoder"} if branch else {}
+    )
     components = {} if located.transformer_file else {"transformer": _transformer(folder / "transformer")}
     for name, subfolder in folders.items():
         table = read_tensors_info(weight_files(folder / subfolder))
@@ -254,30 +258,18 @@ def _folder_facts(located: Any) -> ModelFacts:
 
 def _transformer(folder: Path) -> Component:
     table = read_tensors_info(weight_files(folder))
-    return _of_transformer(keys_of(table, folder))
-
-
-def keys_of(table: Mapping[str, TensorInfo], where: Path) -> dict[str, TensorInfo]:
-    """A transformer's tensors under our names, without those that are never loaded."""
-    renamed = keys.names_to_ours(table, where)
-    named = {renamed[name]: info for name, info in table.items()}
-    return {name: info for name, info in named.items() if not keys.IGNORED_NAME.fullmatch(name)}
+    renamed = keys.names_to_ours(table, folder)
+    return _of_transformer({renamed[name]: info for name, info in table.items()})
 
 
 def _with_file(facts: ModelFacts, path: Path) -> ModelFacts:
     """The same model with a transformer from one file, under whatever names, of whatever stored types."""
-    from dataclasses import replace
-
     from chronoedit.model.singlefile import open_source
 
     tensors = dict(open_source(path).tensors)
     whole = path.stat().st_size if path.suffix.lower() == ".gguf" else 0
     transformer = _of_transformer(tensors, read_whole_bytes=whole)
-    return replace(facts, name=path.stem, components={"transformer": transformer, **_without(facts.components)})
-
-
-def _without(components: Mapping[str, Component]) -> dict[str, Component]:
-    return {name: component for name, component in components.items() if name != "transformer"}
+    return replace(facts, name=path.stem, components={**facts.components, "transformer": transformer})
 
 
 def _of_transformer(tensors: Mapping[str, TensorInfo], read_whole_bytes: int = 0) -> Component:

@@ -1,12 +1,15 @@
-"""The stages of an edit, as `Editor.edit` goes through them: which part works, in how many bytes, for how many FLOPs."""
+"""The stages of an edit, as `Editor.edit` goes through them: which part works, in how many bytes, and FLOPs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from chronoedit.runtime import plan_activations as act
 from chronoedit.runtime.plan_facts import MAX_TOKENS_BATCHED, ModelFacts
+
+Kind = Literal["cuda", "rocm", "mps", "cpu"]
 
 FP32 = 4
 EDIT_LATENTS = 2
@@ -48,6 +51,38 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where an edit is to run: bytes that can be had on the device, and in main memory besides.
+
+    An MPS device and the CPU have no memory of their own: there `device_bytes` are those of main memory.
+    """
+
+    kind: Kind
+    device_bytes: int
+    host_bytes: int
+
+    @property
+    def shared(self) -> bool:
+        """Whether the device works in main memory."""
+        return self.kind in ("mps", "cpu")
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of a weight as the editor loads it: fp32 on a CPU, else bf16."""
+        return 4 if self.kind == "cpu" else 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is planned: a model, an edit, a machine, and a name in `plan.LAYOUTS`."""
+
+    facts: ModelFacts
+    work: Work
+    machine: Machine
+    layout: str = "together"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One stage: the parts that are loaded for it, the one that works, and bytes.
 
@@ -63,12 +98,12 @@ class Task:
     flops: float = 0.0
 
 
-def tasks(facts: ModelFacts, work: Work, weight_bytes: int) -> Iterator[Task]:
-    """The stages in order, for weights of so many bytes."""
+def tasks(case: Case) -> Iterator[Task]:
+    """The stages in order."""
     yield Task(name="load", part="", loads=("transformer", "autoencoder"))
-    yield from _encoding(facts, work, weight_bytes)
-    yield from _denoising(facts, work, weight_bytes)
-    yield from _decoding(facts, work, weight_bytes)
+    yield from _encoding(case)
+    yield from _denoising(case)
+    yield from _decoding(case)
 
 
 def latent_frames(facts: ModelFacts, work: Work) -> int:
@@ -78,14 +113,14 @@ def latent_frames(facts: ModelFacts, work: Work) -> int:
     return 1 + (facts.settings.reasoning_frames - 1) // facts.autoencoder.scale_factor_temporal
 
 
-def _encoding(facts: ModelFacts, work: Work, weight_bytes: int) -> Iterator[Task]:
-    prompts = 1 + work.guided
+def _encoding(case: Case) -> Iterator[Task]:
+    facts, work = case.facts, case.work
     yield Task(
         name="encode the prompts",
         part="text_encoder",
         loads=("text_encoder",),
-        working=act.text_bytes(facts.text, weight_bytes),
-        flops=prompts * act.encoder_flops(facts.text),
+        working=act.text_bytes(facts.text, case.machine.weight_bytes),
+        flops=(1 + work.guided) * act.encoder_flops(facts.text),
     )
     if facts.image is not None:
         yield Task(
@@ -98,50 +133,44 @@ def _encoding(facts: ModelFacts, work: Work, weight_bytes: int) -> Iterator[Task
     chunks, shape = latent_frames(facts, work), facts.autoencoder
     steps = list(act.encoder_steps(shape, work.height, work.width))
     video = _video_bytes(work, 1 + (chunks - 1) * act.CHUNK_FRAMES)
+    copies = 2 if (shape.patch_size or 1) > 1 else 1  # patches are cut from a second one
     yield Task(
         name="encode the picture",
         part="autoencoder",
         loads=(),
-        working=act.autoencoder_bytes(steps, chunks) + (2 if (shape.patch_size or 1) > 1 else 1) * video,
+        working=act.autoencoder_bytes(steps, chunks, on_cpu=case.machine.kind == "cpu") + copies * video,
         flops=act.autoencoder_flops(steps, chunks),
     )
 
 
-def _denoising(facts: ModelFacts, work: Work, weight_bytes: int) -> Iterator[Task]:
-    first = latent_frames(facts, work)
+def _denoising(case: Case) -> Iterator[Task]:
+    work, first = case.work, latent_frames(case.facts, case.work)
     if work.reasoning_steps:
-        yield _steps("denoise, reasoning", facts, work, weight_bytes, first, work.reasoning_steps)
+        yield _steps("denoise, reasoning", case, first, work.reasoning_steps, work.variants)
     left = work.steps - work.reasoning_steps
     if left:
-        yield _steps("denoise", facts, work, weight_bytes, EDIT_LATENTS, left)
+        yield _steps("denoise", case, EDIT_LATENTS, left, work.variants)
     if work.trajectory and left:
-        yield _steps("denoise, to show it", facts, work, weight_bytes, first, left, rows=1)
+        yield _steps("denoise, to show it", case, first, left, 1)
 
 
-def _steps(
-    name: str, facts: ModelFacts, work: Work, weight_bytes: int, frames: int, steps: int, rows: int | None = None
-) -> Task:
+def _steps(name: str, case: Case, frames: int, steps: int, rows: int) -> Task:
     """So many steps with so many latent frames; both branches of guidance at once where that is few tokens."""
-    rows = work.variants if rows is None else rows
-    tokens, keys = facts.tokens(frames, work.height, work.width), _keys(facts, work)
-    at_once = 2 * rows if work.guided and rows * tokens <= MAX_TOKENS_BATCHED else rows
-    passes = (1 + work.guided) * rows
+    facts, work, shape = case.facts, case.work, case.facts.transformer
+    weight_bytes = case.machine.weight_bytes
+    tokens, branches = facts.tokens(frames, work.height, work.width), 1 + work.guided
+    at_once = branches * rows if rows * tokens <= MAX_TOKENS_BATCHED else rows
+    ends = 36 * shape.token_cells * (FP32 + weight_bytes) + 8 * shape.width // shape.heads  # what goes in, angles
+    keys = _keys(facts, work)
     return Task(
         name=name,
         part="transformer",
         loads=(),
-        kept=_prompt_kv(facts, work, weight_bytes) + _latents(facts, work),
-        working=act.block_bytes(facts.transformer, at_once * tokens, weight_bytes)
-        + at_once * tokens * _ends_bytes(facts, weight_bytes),
-        flops=steps * passes * act.forward_flops(facts.transformer, tokens, keys)
-        + (1 + work.guided) * act.prompt_flops(facts.transformer, keys),
+        kept=_prompt_kv(case) + _latents(facts, work),
+        working=act.block_bytes(shape, at_once * tokens, weight_bytes) + at_once * tokens * ends,
+        flops=steps * branches * rows * act.forward_flops(shape, tokens, keys)
+        + branches * act.prompt_flops(shape, keys),
     )
-
-
-def _ends_bytes(facts: ModelFacts, weight_bytes: int) -> int:
-    """Of a token, before and after the blocks: what goes in, its angles."""
-    shape = facts.transformer
-    return 36 * shape.token_cells * (FP32 + weight_bytes) + 8 * shape.width // shape.heads
 
 
 def _keys(facts: ModelFacts, work: Work) -> int:
@@ -149,12 +178,13 @@ def _keys(facts: ModelFacts, work: Work) -> int:
     return text + (0 if facts.image is None else facts.image.tokens)
 
 
-def _prompt_kv(facts: ModelFacts, work: Work, weight_bytes: int) -> int:
+def _prompt_kv(case: Case) -> int:
     """Keys and values of both prompts and, once for both, of the picture; variants have copies of their own."""
-    text, most = _keys(facts, work), facts.text.tokens
-    negative = 0 if not work.guided else most if work.negative_keys is None else work.negative_keys
-    rows = 1 if work.variants == 1 else 1 + work.variants
-    return rows * act.prompt_kv_bytes(facts.transformer, text + negative, 0, weight_bytes)
+    facts, work = case.facts, case.work
+    negative = facts.text.tokens if work.negative_keys is None else work.negative_keys
+    keys = _keys(facts, work) + (negative if work.guided else 0)
+    copies = 1 if work.variants == 1 else 1 + work.variants
+    return copies * act.prompt_kv_bytes(facts.transformer, keys, case.machine.weight_bytes)
 
 
 def _latents(facts: ModelFacts, work: Work) -> int:
@@ -164,21 +194,24 @@ def _latents(facts: ModelFacts, work: Work) -> int:
     return FP32 * work.variants * cells * (SOLVER_TENSORS * shape.z_dim + condition)
 
 
-def _decoding(facts: ModelFacts, work: Work, weight_bytes: int) -> Iterator[Task]:
-    yield _decode("decode", facts, work, weight_bytes, EDIT_LATENTS, work.variants)
-    if work.trajectory and latent_frames(facts, work) > EDIT_LATENTS:
-        yield _decode("decode the reasoning", facts, work, weight_bytes, latent_frames(facts, work) - 1, 1)
+def _decoding(case: Case) -> Iterator[Task]:
+    yield _decode("decode", case, EDIT_LATENTS, case.work.variants)
+    frames = latent_frames(case.facts, case.work)
+    if case.work.trajectory and frames > EDIT_LATENTS:
+        yield _decode("decode the reasoning", case, frames - 1, 1)
 
 
-def _decode(name: str, facts: ModelFacts, work: Work, weight_bytes: int, frames: int, rows: int) -> Task:
-    steps = list(act.decoder_steps(facts.autoencoder, work.height, work.width))
+def _decode(name: str, case: Case, frames: int, rows: int) -> Task:
+    """One row after the other; the keys of the prompts are still there."""
+    work = case.work
+    steps = list(act.decoder_steps(case.facts.autoencoder, work.height, work.width))
     pixels = _video_bytes(work, 1 + (frames - 1) * act.CHUNK_FRAMES)
     return Task(
         name=name,
         part="autoencoder",
         loads=(),
-        kept=_prompt_kv(facts, work, weight_bytes) + _latents(facts, work),
-        working=act.autoencoder_bytes(steps, frames) + pixels,
+        kept=_prompt_kv(case) + _latents(case.facts, work),
+        working=act.autoencoder_bytes(steps, frames, on_cpu=case.machine.kind == "cpu") + pixels,
         pictures=3 * pixels,
         flops=rows * act.autoencoder_flops(steps, frames),
     )

@@ -10,12 +10,13 @@ import torch
 from chronoedit.data.encoded import Example
 from chronoedit.model import keys
 from chronoedit.model.settings import ModelSettings
+from chronoedit.runtime.plan_facts import Shape
 from chronoedit.runtime.processes import Processes
 from chronoedit.runtime.quantize import PRECISIONS
 from chronoedit.training.finetune import FinetuneRecipe
 from chronoedit.training.full import FullRecipe
 from chronoedit.training.lora import LoraRecipe, linear_layers, target_modules
-from chronoedit.training.plan import SLOTS, Shape, TrainingFacts
+from chronoedit.training.plan import SLOTS, TrainingFacts
 
 IMAGE_TOKENS = 257
 OTHER_SLOTS = 2  # what an optimiser is taken to keep that is not in the table

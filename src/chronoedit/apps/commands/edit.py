@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from chronoedit import media
+from chronoedit.apps.memory import fitted
 from chronoedit.apps.options import (
     FileFlags,
+    MemoryFlags,
     ModelFlags,
     PromptFlags,
     PublishedFlags,
@@ -54,6 +56,7 @@ class Edit:
     sampling: SamplingFlags = SamplingFlags()
     reasoning: ReasoningFlags = ReasoningFlags()
     model: ModelFlags = ModelFlags()
+    memory: MemoryFlags = MemoryFlags()
     enhancer: EnhancerFlags = EnhancerFlags()
     published: PublishedFlags = PublishedFlags()
 
@@ -77,6 +80,7 @@ class Edit:
             self._check(request, targets, model)
         for note in (*self.published.explain(), *self.prompts.explain(self.model)):
             print(f"note: {note}", file=sys.stderr)
+        model = fitted(model, self.memory.memory, request)
         request = self._enhanced(request)
         logger.info("the request, None is the model's own: %s", request.to_json())
         with opened(model) as editor, StageBars() as bars:
@@ -185,6 +189,7 @@ class Chain:
     sampling: SamplingFlags = SamplingFlags()
     reasoning: ReasoningFlags = ReasoningFlags()
     model: ModelFlags = ModelFlags()
+    memory: MemoryFlags = MemoryFlags()
     published: PublishedFlags = PublishedFlags()
 
     def run(self) -> None:
@@ -199,7 +204,8 @@ class Chain:
             self._check()
         for note in self.published.explain():
             print(f"note: {note}", file=sys.stderr)
-        with opened(self.model) as editor, StageBars() as bars:
+        model = fitted(self.model, self.memory.memory, requests[0])
+        with opened(model) as editor, StageBars() as bars:
             from chronoedit.editing.chain import run_chain
 
             run_chain(
