@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
@@ -42,6 +43,13 @@ def test_the_set_is_read_as_it_is_written(
     assert "5 pairs, 2 clips" in capsys.readouterr().out
     first = json.loads((tmp_path / "metadata.jsonl").read_text().splitlines()[0])
     assert "star" in first["prompt"]
+
+
+def test_known_edits_may_be_rehearsed_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    known_items = script("make_set", monkeypatch).known_items
+    counts = Counter(item.edit for item in known_items(18, evenly=True))
+    assert len(counts) == 9 and set(counts.values()) == {2}
+    assert [item.seed for item in known_items(3, evenly=False)] == [50_000, 50_001, 50_002]
 
 
 def test_every_line_of_the_recipe_is_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,8 +29,10 @@ def star_items(count: int) -> Iterator[Item]:
     return itertools.islice((item for item in items if not held_out(item.scene)), count)
 
 
-def known_items(count: int) -> list[Item]:
-    """`count` scenes of what the model knows, every edit equally often (the world draws some thrice as often)."""
+def known_items(count: int, *, evenly: bool) -> list[Item]:
+    """`count` scenes of what the model knows: as the world draws them, or every edit as often as any other."""
+    if not evenly:
+        return [sample_item(FIRST_REHEARSED_SEED + k) for k in range(count)]
     edits = [edit for family, scene in SCENES.items() if family != "star" for edit in scene.edits]
     seeds = itertools.count(FIRST_REHEARSED_SEED)
     of_edit: dict[str, list[Item]] = {edit: [] for edit in edits}
@@ -64,10 +66,11 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=64, help="trajectories of the first of those pairs")
     parser.add_argument("--rehearsed", type=int, default=0, help="pairs of what the model knows already")
     parser.add_argument("--rehearsed-clips", type=int, default=0, help="trajectories of the first of those")
+    parser.add_argument("--rehearse-evenly", action="store_true", help="every known edit as often as any other")
     given = parser.parse_args()
     rows = []
     stars = list(star_items(given.pairs))
-    known = known_items(given.rehearsed)
+    known = known_items(given.rehearsed, evenly=given.rehearse_evenly)
     for kind, items, clips in (("star", stars, given.clips), ("known", known, given.rehearsed_clips)):
         rows += [write_pair(item, f"{kind}_{k:03d}", given.output) for k, item in enumerate(items)]
         rows += [write_clip(item, f"{kind}_{k:03d}_clip", given.output) for k, item in enumerate(items[:clips])]
