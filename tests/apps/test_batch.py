@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -350,6 +352,32 @@ def test_the_bar_counts_items_and_the_steps_of_the_batch_under_way(
     out, err = capsys.readouterr()
     assert out == f"{tmp_path / 'a-1.png'}\n"
     assert "3/10" in console.file.getvalue() and "left" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "batch.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_s_commands_and_code_run(
+    photos: Path, tmp_path: Path, random_checkpoint_no_image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table_on_the_page = blocks("csv")[0]
+    Path("edits.csv").write_text(table_on_the_page.replace(",20", ",2"))
+    Path("prompts.txt").write_text("open the door\n")
+    lines = [shlex.split(line) for block in blocks("bash") for line in block.splitlines()]
+    assert len(lines) == 3
+    for program, *words in lines:
+        model = ["--model-path", str(random_checkpoint_no_image), "--num-inference-steps", "1"]
+        assert program == "chronoedit" and main([*words, *model]) == 0
+    assert keys(Path("results")) == ["cat-glasses", "dog-00002"] and len(keys(Path("weather"))) == 12
+    assert Path("weather/sheet.png").exists() and Path("driving/cat-p1.mp4").exists()
+    code = blocks("python")[0].replace("load()", f"load({str(random_checkpoint_no_image)!r})")
+    exec(code.replace('"results"', '"from_python"'), {})
+    assert keys(Path("from_python")) == ["cat-glasses", "dog-00002"]
 
 
 def test_only_the_first_of_several_processes_works(batch: Run, tmp_path: Path, monkeypatch) -> None:

@@ -1,0 +1,54 @@
+"""The benchmark of batches: its inputs, what it compares, and its table; the ways themselves are slow and not run."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "batch.py"
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark_of_batches", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_way_gets_the_same_edits_and_the_flags(benchmark, tmp_path: Path, monkeypatch) -> None:
+    calls = []
+    monkeypatch.setattr(benchmark.subprocess, "run", lambda words, env, **_: calls.append((words, env)))
+    settings = benchmark.Settings(items=3, commands=2, batch_size=5, threads=7)
+    job = benchmark.Job(settings, tmp_path)
+    job.write_inputs()
+    rows = job.rows()
+    assert len(rows) == 3 and all(Path(row["image"]).exists() and row["prompt"] for row in rows)
+    for number, way in enumerate(benchmark.WAYS.values()):
+        assert way(job, tmp_path / str(number)) >= 0
+    assert len(calls) == 1 + 1 + 2
+    assert calls[0][0][-2:] == ["--batch-size", "5"] and str(job.manifest) in calls[1][0]
+    assert rows[1]["image"] in calls[3][0] and rows[1]["seed"] in calls[3][0]
+    assert {env["OMP_NUM_THREADS"] for _, env in calls} == {"7"}
+
+
+def test_the_table_says_how_many_times_as_many(benchmark) -> None:
+    seconds = {"chronoedit batch": [10.0, 9.0, 50.0], "a command line each": [40.0]}
+    lines = benchmark.table(benchmark.Settings(items=100), seconds).splitlines()
+    assert lines[2] == "| chronoedit batch | 10.00 | 0.100 | 1.00x |"
+    assert lines[3] == "| a command line each | 2.50 | 0.400 | 4.00x |"
+
+
+def test_pictures_are_compared_by_their_edit(benchmark, tmp_path: Path) -> None:
+    for folder, name, level in (("a", "0-0", 7), ("a", "1-1", 9), ("b", "1", 12)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        Image.fromarray(np.full((4, 4, 3), level, np.uint8)).save(tmp_path / folder / f"{name}.png")
+    assert benchmark.largest_difference([tmp_path / "a", tmp_path / "b"]) == 3
