@@ -37,11 +37,14 @@ $(VENV)/.dev: $(VENV)/.core tests/packages.txt
 demo: $(VENV)/.core
 	$(PY) examples/demo.py --output-dir out/demo
 
+# A process a core, each with one thread: the tests' models are small, and threads would wait for each other.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
+
 test: $(VENV)/.dev
-	$(PY) -m pytest
+	$(PYTEST)
 
 test-all: $(VENV)/.dev
-	$(PY) -m pytest --all-seeds
+	$(PYTEST) --all-seeds
 
 lint: $(VENV)/.dev
 	$(PY) -m ruff check .

@@ -15,9 +15,12 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
+
+if TYPE_CHECKING:
+    from chronoedit.runtime.plan import Plan
 
 BILLION = {"heads": 16, "layers": 15, "autoencoder_dim": 16}
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -50,7 +53,7 @@ def status(key: str) -> int:
     return 1024 * int(found[1])
 
 
-def planned(case: Measured):
+def planned(case: Measured) -> Plan:
     """The plan of the case on this CPU."""
     from chronoedit.runtime.plan import make_plan
     from chronoedit.runtime.plan_facts import read_facts

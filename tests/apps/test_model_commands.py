@@ -158,3 +158,17 @@ def test_info_of_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     save_image(picture, tmp_path / "plain.png")
     assert main(["info", str(tmp_path / "plain.png")]) == 1
     assert "carries no record of an edit" in capsys.readouterr().err
+
+
+def test_info_of_errors_by_layer(random_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torchao")
+    found = {}
+    for precision in ("bf16", "int8", "fp8"):
+        assert main(["info", str(random_checkpoint), "--precision", precision]) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+        found[precision] = {line[0]: float(line[1].rstrip("%")) for line in lines}
+    assert set(found["int8"]) >= {"attn1.to_q", "attn2.to_k", "attn2.add_k_proj", "ffn.net.0.proj", "ffn.net.2"}
+    for layer, error in found["int8"].items():
+        assert found["bf16"][layer] == 0 < error < found["fp8"][layer] < 5
+    assert main(["info", str(random_checkpoint), "--precision", "int4"]) == 2
+    assert "cannot be computed with on cpu" in capsys.readouterr().err

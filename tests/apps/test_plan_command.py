@@ -73,6 +73,10 @@ def test_a_machine_that_is_described(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_what_does_not_fit_ends_with_1_and_what_would(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*FULL, "--vram", "16GB"]) == 1
+    assert "--precision int4) and --height" in capsys.readouterr().out
+    assert main([*FULL, "--vram", "24GB", "--precision", "int8"]) == 0
+    assert "in int8 on cuda" in capsys.readouterr().out
+    assert main([*FULL, "--vram", "6GB"]) == 1
     assert "Nothing that could be changed here makes it fit" in capsys.readouterr().out
     assert main([*FULL, "--vram", "31.5GB", "--enable-temporal-reasoning"]) == 1
     assert main([*FULL, "--device", "cpu", "--variants", "2"]) == 1

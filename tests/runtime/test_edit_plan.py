@@ -283,12 +283,18 @@ def test_weights_that_are_mapped_are_not_missing(random_checkpoint: Path) -> Non
 
 
 def test_the_nearest_that_fits_is_named() -> None:
-    assert [words for words, _ in nearest(planned(48))] == ["parts that take turns (--offload-model)"]
+    assert nearest(planned(48))[0][0] == "parts that take turns (--offload-model)"
+    assert [words for words, _ in nearest(planned(53))][1] == "weights in 8 bits (--precision int8)"
     two = nearest(planned(35.5))
-    assert two[0][0] == "parts that take turns (--offload-model) and no temporal reasoning"
+    turns = "parts that take turns (--offload-model)"
+    assert [words for words, _ in two] == [
+        f"{turns} and weights in 8 bits (--precision int8)",
+        f"{turns} and no temporal reasoning",
+    ]
     assert all(plan.fits for _, plan in two)
-    assert nearest(planned(16)) == []
-    assert least(planned(16)).device_bytes < 34 * GB
+    assert nearest(planned(16))[0][0].startswith(f"{turns} and weights in 4 bits (--precision int4) and --height")
+    assert nearest(planned(4)) == []
+    assert least(planned(4)).device_bytes < 13 * GB
     assert nearest(planned(64, reasoning_steps=0, trajectory=False))[0][0].startswith("parts that take turns")
 
 
@@ -310,7 +316,7 @@ def test_the_plan_in_words() -> None:
     assert "may fit" in verdict(planned(0.95 * planned(80).device_bytes / GB))
     assert verdict(planned(16)).startswith("does not fit")
     assert "It would fit with parts that take turns (--offload-model): 37.4 GB and 4" in refusal(planned(48))
-    assert "16.0 GB are free" in refusal(planned(16)) and "use a smaller model" in refusal(planned(16))
+    assert "6.0 GB are free" in refusal(planned(6)) and "use a smaller model" in refusal(planned(6))
     assert "of main memory in the stage" in refusal(planned(48, 32, layout="turns"))
     assert (size(123_456_789), size(12_345_678_900)) == ("123 MB", "12.3 GB")
 
@@ -339,3 +345,33 @@ def test_the_plan_agrees_with_what_a_process_takes() -> None:
         if figures["planned_bytes"] == pytest.approx(figures["measured_bytes"], rel=0.25):
             break
     assert figures["planned_bytes"] == pytest.approx(figures["measured_bytes"], rel=0.25)
+
+
+def test_weights_in_fewer_bits_are_planned() -> None:
+    case = Case(facts=FULL, work=THINKING, machine=replace(H100, device_bytes=24 * GB), layout="turns")
+    whole, small = make_plan(case), make_plan(replace(case, precision="int8"))
+    by_name = {stage.name: stage for stage in small.stages}
+    assert by_name["load"].bytes("device") == 0  # made smaller in main memory first
+    saved = whole.device_bytes - small.device_bytes
+    blocks = FULL.transformer.layers * FULL.transformer.block_parameters
+    assert saved == pytest.approx(blocks, rel=0.01) and small.fits and not whole.fits
+    assert any("--precision int8" in words for words, _ in nearest(whole))
+    smallest = make_plan(replace(case, precision="int4"))
+    denoise = [next(stage for stage in plan.stages if stage.name == "denoise") for plan in (small, smallest)]
+    assert denoise[0].bytes("device") - denoise[1].bytes("device") == pytest.approx(blocks / 2, rel=0.01)
+
+
+def test_weights_in_fewer_bits_take_what_was_planned(random_checkpoint: Path) -> None:
+    pytest.importorskip("torchao")
+    from chronoedit.editing.editor import load
+    from chronoedit.request import EditRequest
+    from chronoedit.runtime.frozen import stored_bytes as measured
+    from chronoedit.runtime.plan import stored_bytes
+
+    editor = load(random_checkpoint, device="cpu", precision="bf16")
+    from PIL import Image
+
+    editor.edit(EditRequest(image=Image.new("RGB", (64, 64)), prompt="x", num_inference_steps=1, guidance_scale=1.0))
+    machine = Machine(kind="cpu", device_bytes=GB, host_bytes=GB)
+    case = Case(facts=read_facts(random_checkpoint), work=THINKING, machine=machine, precision="bf16")
+    assert stored_bytes(case) == pytest.approx(measured(editor.components.transformer), rel=0.1)

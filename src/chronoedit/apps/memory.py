@@ -129,7 +129,7 @@ def fitted(flags: ModelFlags, memory: str, request: EditRequest) -> ModelFlags:
     machine = machine_for(flags.device)
     work = work_of(request, photo_size(Path(str(request.image))), facts, flags.lora_path)
     layout = "turns" if flags.offload_model else "together"
-    plan = choose(Case(facts=facts, work=work, machine=machine, layout=layout))
+    plan = choose(Case(facts=facts, work=work, machine=machine, layout=layout, precision=flags.precision))
     if plan.hopeless:
         raise ChronoEditError(f"{refusal(plan)}; or try all the same with --memory off")
     if plan.case.layout != layout:

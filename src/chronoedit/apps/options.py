@@ -121,6 +121,9 @@ class ModelFlags:
     ] = ()
     device: Annotated[str | None, option("cpu, cuda, cuda:1, ... (default: GPU if there is one)", shown="NAME")] = None
     offload_model: Annotated[Switch, option("parts take turns on the GPU: less memory, slower")] = False
+    precision: Annotated[
+        Literal["bf16", "fp8", "int8", "int4"] | None, option("store the transformer's weights so: less memory")
+    ] = None
 
     def check(self) -> None:
         """Raise ValueError for LoRAs that do not exist or scales that do not match them."""

@@ -30,6 +30,7 @@ def edit_metadata(result: EditResult, model: ModelFlags, variant: int = 0) -> di
         "variant": variant,
         "model": model.model_path or DEFAULT_MODEL,
         "base": model.base,
+        "precision": model.precision,
         "loras": [{"path": path, "scale": scale} for path, scale in model.loras()],
         "hashes": result.hashes,
         "timings_s": result.timings_s,
@@ -89,6 +90,7 @@ class Record:
             flags,
             model_path=flags.model_path or self.metadata.get("model"),
             base=flags.base or self.metadata.get("base"),
+            precision=flags.precision or self.metadata.get("precision"),
             lora_path=flags.lora_path or tuple(Path(lora["path"]) for lora in loras),
             lora_scale=flags.lora_scale or tuple(lora["scale"] for lora in loras),
         )

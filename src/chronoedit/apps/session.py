@@ -34,7 +34,9 @@ def opened(flags: ModelFlags) -> Iterator[Editor]:
     try:
         path = flags.model_path or DEFAULT_MODEL
         logger.info("opening %s, LoRAs: %s", path, flags.loras() or "none")
-        editor = load(path, device=flags.device, base=flags.base, offload=flags.offload_model)
+        editor = load(
+            path, device=flags.device, base=flags.base, offload=flags.offload_model, precision=flags.precision
+        )
         if flags.lora_path:
             editor.load_loras(flags.loras())
         logger.info("on %s, in %s", editor.placement.device, editor.components.dtype)

@@ -21,11 +21,13 @@ from chronoedit.editing.encode import Encodings, InputEncoder
 from chronoedit.editing.placement import Placement
 from chronoedit.editing.prepare import PreparedEdit, fit, prepare, to_frames, to_pixels, token_side
 from chronoedit.editing.progress import Reporter, Stopwatch
+from chronoedit.errors import LoraError
 from chronoedit.lora import adapters
 from chronoedit.media import load_image
 from chronoedit.model import autoencoder, condition
 from chronoedit.model.checkpoint import Components, open_checkpoint
 from chronoedit.request import EditRequest, EditResult, bucket_size
+from chronoedit.runtime.quantize import check_precision, quantize
 from chronoedit.sampling.guidance import guided_until, is_guided, scales
 from chronoedit.sampling.schedules import flow_sigmas, timesteps
 from chronoedit.sampling.solvers import solver_named
@@ -40,18 +42,26 @@ def load(
     device: torch.device | str | None = None,
     base: str | Path | None = None,
     offload: bool = False,
+    precision: str | None = None,
 ) -> Editor:
     """An editor of the embedded model ("tiny"), a folder in the published layout, a hub id, or a transformer file.
 
     `dtype` (torch's, or a name in `DTYPES`) is the precision of the transformer and the text encoder, by default
     float32 on the CPU and bfloat16 elsewhere; `device` is the GPU when there is one. A single transformer file takes
-    its other components from the folder `base`. With `offload` the components take turns on the device.
-    Raises CheckpointError when the model cannot be opened, ValueError for an unknown dtype.
+    its other components from the folder `base`. With `offload` the components take turns on the device. With a
+    `precision` of `runtime.quantize.PRECISIONS` the transformer's weights are stored in it once LoRAs are fused, before
+    the first edit.
+    Raises CheckpointError when the model cannot be opened, ValueError for an unknown dtype, or a precision that the
+    device cannot compute with.
     """
     place = default_device() if device is None else torch.device(device)
-    precision = _dtype(dtype) or (torch.float32 if place.type == "cpu" else torch.bfloat16)
-    components = open_checkpoint(path_or_id, dtype=precision, device="cpu" if offload else place, base=base)
-    return Editor(components, device=place, offload=offload)
+    if precision is not None:
+        check_precision(precision, place)
+    compute = _dtype(dtype) or (torch.float32 if place.type == "cpu" else torch.bfloat16)
+    # What is made smaller waits for that in main memory, so that the device never holds all of it.
+    first = "cpu" if offload or precision is not None else place
+    components = open_checkpoint(path_or_id, dtype=compute, device=first, base=base)
+    return Editor(components, device=place, offload=offload, precision=precision)
 
 
 def default_device() -> torch.device:
@@ -68,11 +78,19 @@ class EditorLoader:
     device: str | None = None
     base: str | None = None
     offload: bool = False
+    precision: str | None = None
     loras: tuple[tuple[str, float], ...] = ()
 
     def __call__(self) -> Editor:
         """Load the model. Raises as `load` and `Editor.load_loras` do."""
-        editor = load(self.path, dtype=self.dtype, device=self.device, base=self.base, offload=self.offload)
+        editor = load(
+            self.path,
+            dtype=self.dtype,
+            device=self.device,
+            base=self.base,
+            offload=self.offload,
+            precision=self.precision,
+        )
         if self.loras:
             editor.load_loras(self.loras)
         return editor
@@ -81,9 +99,10 @@ class EditorLoader:
 class Editor:
     """Edits with one model; can be used any number of times, by one thread at a time.
 
-    `device` does the work; with `offload` the components visit it stage by stage. `collapse_padding` keeps one of the
-    identical padded text keys (mathematically the same; off for bit-for-bit comparison with the published code).
-    `cache` holds what encoders made, and may be shared by editors.
+    `device` does the work; with `offload` the components visit it stage by stage. With a `precision` the transformer's
+    weights are stored in it from the first edit on; LoRAs are fused before that, or not at all. `collapse_padding`
+    keeps one of the identical padded text keys (mathematically the same; off for bit-for-bit comparison with the
+    published code). `cache` holds what encoders made, and may be shared by editors.
     """
 
     def __init__(
@@ -92,6 +111,7 @@ class Editor:
         *,
         device: torch.device | str | None = None,
         offload: bool = False,
+        precision: str | None = None,
         collapse_padding: bool = True,
         cache: MemoryCache | None = None,
     ) -> None:
@@ -99,7 +119,9 @@ class Editor:
         self.cache = MemoryCache() if cache is None else cache
         self.collapse_padding = collapse_padding
         self.placement = Placement(device=default_device() if device is None else torch.device(device), offload=offload)
+        self.precision = precision
         self._loras: list[tuple[str, float]] = []
+        self._is_quantised = False
 
     @property
     def hashes(self) -> dict[str, str | list[str]]:
@@ -157,8 +179,10 @@ class Editor:
     def load_loras(self, loras: Sequence[tuple[str | Path, float]]) -> None:
         """Fuse LoRA files, each with its scale, into the transformer, in place of any fused before.
 
-        Raises LoraError when a file cannot be read or does not fit the model, which then stays as it was.
+        Raises LoraError when a file cannot be read or does not fit the model, which then stays as it was, and when its
+        weights are stored in another precision already.
         """
+        self._refuse_quantised()
         read = [(adapters.read_lora(path), float(scale)) for path, scale in loras]
         adapters.fuse(self.components.transformer, read)
         self._loras = [(lora.sha256, scale) for lora, scale in read]
@@ -166,6 +190,7 @@ class Editor:
     def unload_loras(self) -> None:
         """The transformer as it was loaded, bit for bit."""
         if self._loras:
+            self._refuse_quantised()
             adapters.unfuse(self.components.transformer)
             self._loras = []
 
@@ -174,7 +199,19 @@ class Editor:
         for done, part in enumerate(("transformer", "autoencoder")):
             report("load", done, 2)
             getattr(self.components, part)
+        if self.precision is not None and not self._is_quantised:
+            transformer = self.components.transformer
+            adapters.settle(transformer)
+            quantize(transformer.requires_grad_(False), self.precision, on=self.placement.device)
+            self._is_quantised = True
         report("load", 2, 2)
+
+    def _refuse_quantised(self) -> None:
+        if self._is_quantised:
+            raise LoraError(
+                f"the weights are stored in {self.precision} already, and LoRAs are fused before that; load the model "
+                "anew, then the LoRAs, then edit"
+            )
 
     @torch.no_grad()
     def _edit_group(

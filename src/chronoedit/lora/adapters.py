@@ -113,6 +113,11 @@ def unfuse(dit: nn.Module) -> None:
     setattr(dit, _STATE, {})
 
 
+def settle(dit: nn.Module) -> None:
+    """Keep what is fused for good: the weights from before are forgotten, and their memory is free."""
+    setattr(dit, _STATE, {})
+
+
 @dataclass(frozen=True)
 class _Change:
     """What one LoRA adds to one weight: `factors` (up, down) or a whole `difference`, times `scale`."""

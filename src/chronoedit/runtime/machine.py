@@ -38,10 +38,11 @@ class Device:
 def devices() -> list[Device]:
     """All of this machine, the fastest kind first; the CPU is always there."""
     found = [_gpu(index) for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    memory = {"total_bytes": total_host_bytes(), "free_bytes": free_host_bytes()}
+    total, free = total_host_bytes(), free_host_bytes()
     if torch.backends.mps.is_available():
-        found.append(Device(kind="mps", index=0, name=platform.processor() or "Apple GPU", **memory))
-    return [*found, Device(kind="cpu", index=0, name=_cpu_name(), **memory)]
+        name = platform.processor() or "Apple GPU"
+        found.append(Device(kind="mps", index=0, name=name, total_bytes=total, free_bytes=free))
+    return [*found, Device(kind="cpu", index=0, name=_cpu_name(), total_bytes=total, free_bytes=free)]
 
 
 def _gpu(index: int) -> Device:

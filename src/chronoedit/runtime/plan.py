@@ -12,6 +12,7 @@ from itertools import combinations
 from typing import Literal
 
 from chronoedit.runtime.plan_stages import Case, Task, Work, tasks
+from chronoedit.runtime.quantize import PRECISIONS
 
 Place = Literal["device", "host"]
 
@@ -136,14 +137,26 @@ def _weights(case: Case, task: Task, loaded: Sequence[str], visited: set[str]) -
         component = case.facts.components[part]
         size = component.bytes(machine.weight_bytes)
         mapped = 0
-        if machine.kind == "cpu" or (part not in on_device and part not in visited and not machine.shared):
+        if part == "transformer" and case.precision is not None and task.name != "load":
+            size = stored_bytes(case)
+        elif machine.kind == "cpu" or (part not in on_device and part not in visited and not machine.shared):
             mapped = component.mapped_bytes(machine.weight_bytes)
         here: Place = "device" if machine.shared or part in on_device else "host"
+        if part == "transformer" and task.name == "load" and case.precision is not None and not machine.shared:
+            here = "host"  # where it is made smaller, layer by layer
         rows.append(Row(PARTS[part], here, size, mapped))
     if task.name == "load":
         whole = sum(case.facts.components[part].read_whole_bytes for part in loaded)
         rows.append(Row("a file while it is read", "device" if machine.shared else "host", whole))
     return rows
+
+
+def stored_bytes(case: Case) -> int:
+    """The transformer as it lies in memory once its blocks are stored in the case's precision."""
+    shape = case.facts.transformer
+    assert case.precision is not None
+    blocks = round(shape.layers * shape.block_parameters * PRECISIONS[case.precision].bytes_a_weight)
+    return blocks + case.machine.weight_bytes * shape.end_parameters
 
 
 PARTS = {
@@ -179,6 +192,14 @@ def _turns(case: Case) -> Iterator[tuple[str, Case]]:
         yield "parts that take turns (--offload-model)", replace(case, layout="turns")
 
 
+def _fewer_bits(case: Case) -> Iterator[tuple[str, Case]]:
+    names = {"int8": "weights in 8 bits (--precision int8)", "int4": "weights in 4 bits (--precision int4)"}
+    for name, words in names.items() if case.precision is None else ():
+        devices = PRECISIONS[name].devices
+        if devices is None or case.machine.kind in devices:
+            yield words, replace(case, precision=name)
+
+
 def _picture(case: Case) -> Iterator[tuple[str, Case]]:
     if case.work.trajectory:
         yield "a picture in place of the video (-o FILE.png)", _with(case, replace(case.work, trajectory=False))
@@ -207,6 +228,7 @@ def _with(case: Case, work: Work) -> Case:
 
 CHANGES = (
     Change("turns", _turns),
+    Change("fewer bits", _fewer_bits),
     Change("picture", _picture),
     Change("one", _one),
     Change("plain", _plain),

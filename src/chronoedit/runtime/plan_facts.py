@@ -105,7 +105,8 @@ class AutoencoderShape:
         """That of a `config.json`; what it leaves out is as published."""
         known = [name for name in cls.__dataclass_fields__ if config.get(name) is not None]
         given: dict[str, Any] = {name: config[name] for name in known}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+        arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+        return cls(**arguments)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,12 +74,13 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is planned: a model, an edit, a machine, and a name in `plan.LAYOUTS`."""
+    """What is planned: a model, an edit, a machine, a name in `plan.LAYOUTS`, and one in `PRECISIONS` or None."""
 
     facts: ModelFacts
     work: Work
     machine: Machine
     layout: str = "together"
+    precision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

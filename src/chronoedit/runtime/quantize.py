@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from chronoedit.errors import MissingExtraError
-from chronoedit.runtime.frozen import blocks_of, freeze, frozen_linears, is_quantised
+from chronoedit.runtime.frozen import as_used, blocks_of, freeze, frozen_linears, is_quantised
 
 INT4_GROUP = 128
 """Weights of a row that share a scale."""
@@ -71,16 +71,17 @@ def check_precision(precision: str, device: torch.device, *, training: bool = Fa
         _configuration(precision, chosen.config)
 
 
-def quantize(transformer: nn.Module, precision: str) -> None:
+def quantize(transformer: nn.Module, precision: str, on: torch.device | None = None) -> None:
     """Store the linear weights of the transformer's blocks in this precision, in place, one layer after the other.
 
     All but int4 are then brought to the type of their input each time they are used, backward too (see `frozen`), and
-    may get a LoRA before or after. A LoRA that is to be fused must be so before. Weights stay on their device.
+    may get a LoRA before or after. A LoRA that is to be fused must be so before. Weights stay on their device; with
+    `on` each visits that one to be made smaller, for what only a GPU can make, and they never lie there all at once.
     Raises ValueError for weights in training or quantised already, and what `check_precision` does.
     """
     layers = frozen_linears(transformer, range(len(blocks_of(transformer))))
     for name, layer in layers:
-        _refuse(name, layer, precision)
+        _refuse(name, layer, precision, on or layer.weight.device)
     config = PRECISIONS[precision].config
     if config is None:
         for _, layer in layers:
@@ -90,15 +91,36 @@ def quantize(transformer: nn.Module, precision: str) -> None:
 
     configuration = _configuration(precision, config)
     for _, layer in layers:
-        quantize_(layer, configuration)
+        home = layer.weight.device
+        quantize_(layer.to(on or home), configuration)
+        layer.to(home)
         if PRECISIONS[precision].trains:
             freeze(layer, layer.weight.detach())
 
 
-def _refuse(name: str, layer: nn.Linear, precision: str) -> None:
+def stored_error(weight: torch.Tensor, precision: str) -> float:
+    """How far a linear layer's weight, `out in`, is from its bf16 once it is stored so: RMS of the difference over RMS.
+
+    For inputs without a pattern this is the relative error of the layer's output too. Raises as `quantize`.
+    """
+    exact = weight.to(torch.bfloat16)
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=torch.bfloat16, device=weight.device)
+    layer.weight = nn.Parameter(exact.clone(), requires_grad=False)
+    config = PRECISIONS[precision].config
+    _refuse("a weight", layer, precision, weight.device)
+    if config is None:
+        return 0.0
+    from torchao.quantization import quantize_
+
+    quantize_(layer, _configuration(precision, config))
+    stored = as_used(layer.weight.detach(), weight.device, torch.float32)
+    return float((stored - exact.float()).norm() / exact.float().norm())
+
+
+def _refuse(name: str, layer: nn.Linear, precision: str, device: torch.device) -> None:
     """Raise for a layer that cannot be stored so; all are asked before the first is changed."""
     weight = layer.weight
-    check_precision(precision, weight.device)
+    check_precision(precision, device)
     if is_quantised(weight):
         raise ValueError(f"{name} is quantised already; load the model again to have it in {precision}")
     if precision == "int4" and (weight.dtype != torch.bfloat16 or layer.in_features % INT4_GROUP):

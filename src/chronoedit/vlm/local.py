@@ -49,7 +49,8 @@ class _Loaded:
 
 @dataclass(kw_only=True)
 class Local(VisionModel):
-    """`name` is a folder, a hub id, or one of `SHORT_NAMES`. Loaded when it is first asked, once for a whole job; `close` frees it.
+    """`name` is a folder, a hub id, or one of `SHORT_NAMES`. Loaded when it is first asked, once for a whole job;
+    `close` frees it.
 
     Without a `device` it is spread over the GPUs there are, or stays on the CPU. Threads that ask at once take turns.
     """

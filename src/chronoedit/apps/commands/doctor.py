@@ -88,7 +88,8 @@ def _installed(name: str, least: str, otherwise: State) -> tuple[State, str]:
 
 def _requirements() -> tuple[list[tuple[str, str]], dict[str, list[tuple[str, str]]]]:
     """(name, oldest version) of what is always needed, and of each extra, as the package itself says."""
-    needed, extras = [], {}
+    needed: list[tuple[str, str]] = []
+    extras: dict[str, list[tuple[str, str]]] = {}
     for line in importlib.metadata.requires("chronoedit") or []:
         parsed = re.match(r"([A-Za-z0-9_.-]+)>=([0-9.]+)(?:; (.*))?$", line)
         if parsed is None:

@@ -104,10 +104,16 @@ class Info:
     """A name (tiny), a folder (of a model, or of a training checkpoint), a hub id, a .safetensors or .gguf file, or a
     picture."""
 
+    precision: Literal["bf16", "fp8", "int8", "int4"] | None = None
+    """Of a model: how far its transformer's weights are from bf16 when they are stored so, layer by layer."""
+
     def run(self) -> int:
         """Print the description; 0, or an error when nothing is known of the file."""
         console = Console(soft_wrap=True, highlight=False)
         path = Path(self.path)
+        if self.precision is not None:
+            _describe_errors(self.path, self.precision, console)
+            return 0
         if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
             _describe_picture(path, console)
         elif path.is_file():
@@ -204,6 +210,31 @@ def _describe_folder(name: str, console: Console) -> None:
     settings = read_settings(folder, name=located.name).to_json()
     _print_table(console, "settings", settings.items())
     _print_table(console, "identity", [("folder", folder), ("model hash", fingerprint(fingerprinted_files(located)))])
+
+
+def _describe_errors(name: str, precision: str, console: Console) -> None:
+    """The errors of the blocks' linear layers, by kind of layer; one weight is in memory at a time."""
+    import torch
+
+    from chronoedit.model.checkpoint import locate
+    from chronoedit.model.parts import open_transformer
+    from chronoedit.runtime.quantize import check_precision, stored_error
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    check_precision(precision, device)
+    errors: dict[str, list[tuple[float, str]]] = {}
+    for tensor_name, tensor in open_transformer(locate(name).folder / "transformer").source.read(device):
+        parts = tensor_name.split(".")
+        if parts[0] == "blocks" and parts[-1] == "weight" and tensor.ndim == 2:
+            errors.setdefault(".".join(parts[2:-1]), []).append((stored_error(tensor, precision), parts[1]))
+    console.print(f"{name}: error of weights stored in {precision}, against bf16 (RMS over RMS)", markup=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("layer", "mean", "largest", "in block"):
+        table.add_column(column, justify="left" if column == "layer" else "right")
+    for layer, found in sorted(errors.items()):
+        largest, block = max(found)
+        table.add_row(layer, f"{sum(each for each, _ in found) / len(found):.2%}", f"{largest:.2%}", block)
+    console.print(table)
 
 
 def _print_tensors(console: Console, components: Mapping[str, Mapping[str, TensorInfo]]) -> None:

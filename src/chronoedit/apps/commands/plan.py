@@ -68,7 +68,7 @@ class Plan:
         work = work_of(self._request(), size, facts, self.model.lora_path)
         machine = self._machine()
         layout = "turns" if self.model.offload_model else "together"
-        plan = choose(Case(facts=facts, work=work, machine=machine, layout=layout))
+        plan = choose(Case(facts=facts, work=work, machine=machine, layout=layout, precision=self.model.precision))
         print(json.dumps(_figures(plan)) if self.json else "\n".join(self._lines(plan)))
         return int(plan.hopeless)
 
@@ -130,7 +130,7 @@ def _title(plan: PlanOfEdit) -> str:
     reasoning = f", {work.reasoning_steps} of them with reasoning frames" if work.reasoning_steps else ""
     variants = f", {work.variants} variants" if work.variants > 1 else ""
     guided = "guided" if work.guided else "unguided"
-    weights = "fp32" if machine.weight_bytes == 4 else "bf16"
+    weights = plan.case.precision or ("fp32" if machine.weight_bytes == 4 else "bf16")
     return (
         f"{plan.case.facts.name} in {weights} on {machine.kind}: {work.width}x{work.height} px{variants}, "
         f"{work.steps} {guided} steps{reasoning}"
