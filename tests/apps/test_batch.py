@@ -260,7 +260,7 @@ def test_failed_edits_are_told_and_done_again_when_asked(
     assert code == 0 and "3 of 3 edits done, 2 of them before" in err
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 400) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it takes too long"
@@ -298,16 +298,25 @@ def test_a_worker_of_a_cluster_is_killed_and_nothing_is_lost_or_doubled(
     batch: Run, photos: Path, tmp_path: Path, quiet_ray: None
 ) -> None:
     killed: list[int] = []
+    ended = threading.Event()
 
     def kill() -> None:
-        wait_for(lambda: len(keys(tmp_path / "out")) >= 4)
+        wait_for(lambda: len(keys(tmp_path / "out")) >= 4 or ended.is_set())
         killed.extend(workers_below(os.getpid())[:1])
-        os.kill(killed[0], signal.SIGKILL)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
 
     words = ("--batch-size", 2, "--ray", "local", "--ray-workers", 2)
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
-    code, out, err = batch(many(tmp_path, 24), *words, steps=20)
+    try:
+        code, out, err = batch(many(tmp_path, 24), *words, steps=20)
+    except Exception as error:  # which is all that Ray raises then
+        if "timed out during startup" in str(error):
+            pytest.skip("this machine is too busy: Ray gives itself 30 s to start")
+        raise
+    finally:
+        ended.set()
     thread.join()
     assert code == 0 and len(killed) == 1 and "24 of 24 edits done, " in err
     told = [line for line in out.splitlines() if line.endswith(".png")]  # Ray tells of the dead worker beside them
