@@ -38,7 +38,7 @@ demo: $(VENV)/.core
 	$(PY) examples/demo.py --output-dir out/demo
 
 # A process a core, each with one thread: the tests' models are small, and threads would wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadgroup
 
 test: $(VENV)/.dev
 	$(PYTEST)

@@ -20,6 +20,8 @@ from PIL import Image
 
 from chronoedit.apps.main import main
 
+pytestmark = pytest.mark.xdist_group("readme")  # one command's result is another's input
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHECKPOINT = "checkpoints/ChronoEdit-14B-Diffusers"

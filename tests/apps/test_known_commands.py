@@ -174,7 +174,7 @@ def test_the_task_fills_in_the_prompt_of_the_upscaler() -> None:
     assert metadata["request"]["prompt"] == UPSCALE_PROMPT
 
 
-def test_torchrun_edits_once() -> None:
+def test_torchrun_edits_once_by_all_that_can_share_it() -> None:
     command = PLAIN.replace("chronoedit edit", "torchrun --standalone --nproc_per_node=8 -m chronoedit edit")
     words = shlex.split(command)
     words[0:1] = [sys.executable, "-m", "torch.distributed.run"]
@@ -183,6 +183,13 @@ def test_torchrun_edits_once() -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout == "many/output.png\n"
     assert [path.name for path in Path("many").iterdir()] == ["output.png"]
+    assert (
+        "4 processes share the edit: guidance branches 2, parts of the tokens 2; 4 more have nothing" in result.stderr
+    )
+    alone = media.load_image("many/output.png")
+    assert main(["edit", "--like", "many/output.png", "--output", "alone.png"]) == 0
+    difference = np.asarray(media.load_image("alone.png")).astype(int) - np.asarray(alone)
+    assert abs(difference).max() <= 1
 
 
 def test_training_checkpoints_become_what_can_be_used(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,11 +56,12 @@ def test_a_row_is_a_request_with_its_place_name_and_size(folder: Path) -> None:
 
 
 def test_every_column_is_read_as_its_field_holds_it(folder: Path) -> None:
-    header = "image,prompt,negative_prompt,height,width,at_photo_size,num_inference_steps,guidance_scale,flow_shift,"
-    header += (
-        "seed,reasoning,num_reasoning_steps,image_embed_mode,solver,integer_timesteps,noise_device,original_prompt"
+    header = (
+        "image,prompt,negative_prompt,height,width,at_photo_size,num_inference_steps,guidance_scale,guidance_until,"
     )
-    row = "a.png,go,bad,32,48,yes,6,2.5,3,7,TRUE,2,squash,euler,false,device,geh"
+    header += "flow_shift,seed,reasoning,num_reasoning_steps,image_embed_mode,solver,integer_timesteps,"
+    header += "noise_device,original_prompt"
+    row = "a.png,go,bad,32,48,yes,6,2.5,0.5,3,7,TRUE,2,squash,euler,false,device,geh"
     assert set(header.split(",")) | {"key"} == set(COLUMNS)
     assert only(read(folder, f"{header}\n{row}\n")).request == EditRequest(
         image=str(folder / "a.png"),
@@ -71,6 +72,7 @@ def test_every_column_is_read_as_its_field_holds_it(folder: Path) -> None:
         at_photo_size=True,
         num_inference_steps=6,
         guidance_scale=2.5,
+        guidance_until=0.5,
         flow_shift=3.0,
         seed=7,
         reasoning=True,

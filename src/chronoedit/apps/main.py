@@ -18,6 +18,7 @@ from typing import Any
 import tyro
 
 from chronoedit import __version__
+from chronoedit.apps.launch import is_first
 from chronoedit.errors import ChronoEditError, EditCancelled
 
 logger = logging.getLogger(__name__)
@@ -194,7 +195,8 @@ class _StderrHandler(logging.Handler):
 
 
 def _report(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    if code != BAD_ARGUMENTS or is_first():  # which all of several processes find in the same flags
+        print(message, file=sys.stderr)
     return code
 
 

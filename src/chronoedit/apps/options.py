@@ -89,6 +89,7 @@ class SamplingFlags:
     seed: Annotated[int | None, option("same seed, same result (default: drawn, and told)", shown="N")] = None
     num_inference_steps: Annotated[int | None, option("denoising steps", shown="N")] = None
     guidance_scale: Annotated[float | None, option("weight of the prompt; 1 is no guidance", shown="X")] = None
+    guidance_until: Annotated[float, option("share of the steps that are guided; 0.5: the first half", shown="X")] = 1.0
     flow_shift: Annotated[float | None, option("shift of the noise schedule", shown="X")] = None
     height: Annotated[int | None, option("px, a multiple of 16; alone: width follows the photo", shown="PX")] = None
     width: Annotated[int | None, option("px, a multiple of 16; alone: height follows the photo", shown="PX")] = None
@@ -192,6 +193,7 @@ def build_request(
             at_photo_size=sampling.at_photo_size,
             num_inference_steps=sampling.num_inference_steps,
             guidance_scale=sampling.guidance_scale,
+            guidance_until=sampling.guidance_until,
             flow_shift=sampling.flow_shift,
             seed=sampling.seed,
             reasoning=reasoning.enable_temporal_reasoning,

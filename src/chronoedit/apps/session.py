@@ -14,13 +14,14 @@ from chronoedit.errors import ChronoEditError, ImageError, OutputError
 
 if TYPE_CHECKING:
     from chronoedit.editing.editor import Editor
+    from chronoedit.runtime.edit_processes import EditProcesses
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def opened(flags: ModelFlags) -> Iterator[Editor]:
-    """The editor that the flags describe, ready to use.
+def opened(flags: ModelFlags, processes: EditProcesses | None = None) -> Iterator[Editor]:
+    """The editor that the flags describe, ready to use; `processes` share its edits.
 
     Raises ValueError for a device that is not there, CheckpointError and LoraError as `chronoedit.load` does, and
     ChronoEditError when the block runs out of memory.
@@ -35,7 +36,12 @@ def opened(flags: ModelFlags) -> Iterator[Editor]:
         path = flags.model_path or DEFAULT_MODEL
         logger.info("opening %s, LoRAs: %s", path, flags.loras() or "none")
         editor = load(
-            path, device=flags.device, base=flags.base, offload=flags.offload_model, precision=flags.precision
+            path,
+            device=flags.device,
+            base=flags.base,
+            offload=flags.offload_model,
+            precision=flags.precision,
+            processes=processes,
         )
         if flags.lora_path:
             editor.load_loras(flags.loras())
@@ -80,13 +86,13 @@ def check_device(name: str | None) -> None:
 def is_extra_process() -> bool:
     """Whether this is one of several processes of `torchrun`, and not the first.
 
-    One process does an edit for now; the others have nothing to do, and must not write the same file.
+    For what one process does alone: the others have nothing to do, and must not write the same file.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         return False
     if os.environ.get("RANK", "0") != "0":
         return True
-    logger.warning("several processes do not share one edit yet; the first does it, the others end")
+    logger.warning("several processes do not share this; the first does it, the others end")
     return False
 
 

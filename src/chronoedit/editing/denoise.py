@@ -17,6 +17,7 @@ from chronoedit.editing.reason import Course, drop_reasoning_frames, keep_rows
 from chronoedit.errors import ChronoEditError
 from chronoedit.model.attention import PromptKV
 from chronoedit.model.dit import ChronoEditDiT
+from chronoedit.runtime.edit_processes import EditProcesses
 from chronoedit.runtime.plan_facts import MAX_TOKENS_BATCHED
 from chronoedit.sampling.guidance import guide, is_guided
 from chronoedit.sampling.loop import denoise
@@ -31,7 +32,7 @@ class Run:
     """All that a denoising run needs but the latents: `condition_latents` b c t h w, the prompts, the schedule.
 
     `timesteps` [N] are what the transformer is told, `sigmas` [N + 1] what the solver steps over, `scales` [N] the
-    guidance; `negative` is None when no step is guided.
+    guidance; `negative` is None when no step is guided. `processes` are those that share this run.
     """
 
     transformer: ChronoEditDiT
@@ -43,6 +44,7 @@ class Run:
     scales: Sequence[float]
     solver: Solver
     course: Course
+    processes: EditProcesses | None = None
 
     def velocity(self, latents: Tensor, sigma: float, step: int) -> Tensor:
         """dx/dσ, guided where the step's scale is above 1: b z t h w, the latents' dtype."""
@@ -51,7 +53,10 @@ class Run:
         scale = self.scales[step]
         if self.negative is None or not is_guided(scale):
             return self._forward(model_input, timestep, self.positive).to(latents.dtype)
-        if self._tokens(latents) <= MAX_TOKENS_BATCHED:
+        if self.processes is not None and self.processes.layout.branches == 2:
+            mine = self.negative if self.processes.branch else self.positive
+            cond, uncond = self.processes.both(self._forward(model_input, timestep, mine))
+        elif self._tokens(latents) <= MAX_TOKENS_BATCHED:
             cond, uncond = self._forward(torch.cat([model_input, model_input]), timestep, self._both).chunk(2)
         else:
             cond = self._forward(model_input, timestep, self.positive)

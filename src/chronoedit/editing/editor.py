@@ -6,7 +6,7 @@ Shapes: b rows (one a variant of each edit), z latent channels, t latent frames,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import PIL.Image
@@ -27,6 +27,8 @@ from chronoedit.media import load_image
 from chronoedit.model import autoencoder, condition
 from chronoedit.model.checkpoint import Components, open_checkpoint
 from chronoedit.request import EditRequest, EditResult, bucket_size
+from chronoedit.runtime.context_parallel import share_tokens
+from chronoedit.runtime.edit_processes import EditProcesses
 from chronoedit.runtime.quantize import check_precision, quantize
 from chronoedit.sampling.guidance import guided_until, is_guided, scales
 from chronoedit.sampling.schedules import flow_sigmas, timesteps
@@ -43,6 +45,7 @@ def load(
     base: str | Path | None = None,
     offload: bool = False,
     precision: str | None = None,
+    processes: EditProcesses | None = None,
 ) -> Editor:
     """An editor of the embedded model ("tiny"), a folder in the published layout, a hub id, or a transformer file.
 
@@ -50,7 +53,7 @@ def load(
     float32 on the CPU and bfloat16 elsewhere; `device` is the GPU when there is one. A single transformer file takes
     its other components from the folder `base`. With `offload` the components take turns on the device. With a
     `precision` of `runtime.quantize.PRECISIONS` the transformer's weights are stored in it once LoRAs are fused, before
-    the first edit.
+    the first edit. `processes` share each edit (see `Editor`).
     Raises CheckpointError when the model cannot be opened, ValueError for an unknown dtype, or a precision that the
     device cannot compute with.
     """
@@ -61,7 +64,7 @@ def load(
     # What is made smaller waits for that in main memory, so that the device never holds all of it.
     first = "cpu" if offload or precision is not None else place
     components = open_checkpoint(path_or_id, dtype=compute, device=first, base=base)
-    return Editor(components, device=place, offload=offload, precision=precision)
+    return Editor(components, device=place, offload=offload, precision=precision, processes=processes)
 
 
 def default_device() -> torch.device:
@@ -102,7 +105,8 @@ class Editor:
     `device` does the work; with `offload` the components visit it stage by stage. With a `precision` the transformer's
     weights are stored in it from the first edit on; LoRAs are fused before that, or not at all. `collapse_padding`
     keeps one of the identical padded text keys (mathematically the same; off for bit-for-bit comparison with the
-    published code). `cache` holds what encoders made, and may be shared by editors.
+    published code). `cache` holds what encoders made, and may be shared by editors. `processes` are those
+    that share each edit: all of them call the same methods with the same requests, and get the same results.
     """
 
     def __init__(
@@ -114,14 +118,16 @@ class Editor:
         precision: str | None = None,
         collapse_padding: bool = True,
         cache: MemoryCache | None = None,
+        processes: EditProcesses | None = None,
     ) -> None:
         self.components = components
         self.cache = MemoryCache() if cache is None else cache
         self.collapse_padding = collapse_padding
         self.placement = Placement(device=default_device() if device is None else torch.device(device), offload=offload)
         self.precision = precision
+        self.processes = processes
         self._loras: list[tuple[str, float]] = []
-        self._is_quantised = False
+        self._is_quantised = self._shares_tokens = False
 
     @property
     def hashes(self) -> dict[str, str | list[str]]:
@@ -155,6 +161,12 @@ class Editor:
             self._load(reporter)
             pairs = zip(requests, photos, strict=True)
             edits = [prepare(request, photo, self.components) for request, photo in pairs]
+            if self.processes is not None:  # a seed that is drawn is drawn once
+                seeds = self.processes.share([edit.request.seed for edit in edits])
+                edits = [
+                    replace(edit, request=replace(edit.request, seed=seed))
+                    for edit, seed in zip(edits, seeds, strict=True)
+                ]
         groups = group_edits(edits)
         if noise is not None and len(groups) > 1:
             raise ValueError("noise was given for requests that differ in size or schedule; run them one by one")
@@ -199,6 +211,10 @@ class Editor:
         for done, part in enumerate(("transformer", "autoencoder")):
             report("load", done, 2)
             getattr(self.components, part)
+        if self.processes is not None and self.processes.layout.context > 1 and not self._shares_tokens:
+            assert self.processes.context_group is not None
+            share_tokens(self.components.transformer, self.processes.context_group)
+            self._shares_tokens = True
         if self.precision is not None and not self._is_quantised:
             transformer = self.components.transformer
             adapters.settle(transformer)
@@ -224,7 +240,7 @@ class Editor:
         with watch.stage("encode"):
             report("encode", 0, 1)
             encoder = InputEncoder(components=self.components, cache=self.cache, placement=self.placement)
-            encodings = encoder.encode(edits, guided=any(map(is_guided, guidance)))
+            encodings = self._encoded(encoder, edits, guided=any(map(is_guided, guidance)))
             report("encode", 1, 1)
         shown = None
         with self.placement.stage() as bring:
@@ -240,6 +256,15 @@ class Editor:
             bring(self.components.autoencoder)
             decoded = decode_batch(self.components.autoencoder, edits, latents, shown, report)
         return self._results(edits, decoded, latents, watch)
+
+    def _encoded(self, encoder: InputEncoder, edits: Sequence[PreparedEdit], *, guided: bool) -> Encodings:
+        """The encodings; of several processes the first encodes, and the others receive."""
+        if self.processes is None:
+            return encoder.encode(edits, guided=guided)
+        mine = encoder.encode(edits, guided=guided).to(torch.device("cpu")) if self.processes.is_first else None
+        encodings = self.processes.share(mine)
+        assert encodings is not None
+        return encodings.to(self.placement.device)
 
     def _run(self, edits: Sequence[PreparedEdit], encodings: Encodings, guidance: Sequence[float]) -> Run:
         request, transformer, owners = edits[0].request, self.components.transformer, row_edits(edits)
@@ -257,6 +282,7 @@ class Editor:
             scales=guidance,
             solver=solver_named(request.solver),
             course=edits[0].course,
+            processes=self.processes,
         )
 
     def _results(

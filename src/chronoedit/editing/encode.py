@@ -42,6 +42,19 @@ class Encodings:
     image_embeds: Tensor | None
     condition_latents: Tensor
 
+    def to(self, device: torch.device) -> Encodings:
+        """The same on a device."""
+
+        def moved(texts: Texts) -> Texts:
+            return Texts(*(part.to(device) for part in texts))
+
+        return Encodings(
+            positive=moved(self.positive),
+            negative=None if self.negative is None else moved(self.negative),
+            image_embeds=None if self.image_embeds is None else self.image_embeds.to(device),
+            condition_latents=self.condition_latents.to(device),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class InputEncoder:

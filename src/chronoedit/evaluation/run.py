@@ -62,6 +62,7 @@ class WorldRun:
     num_inference_steps: int | None = None
     num_reasoning_steps: int | None = None
     guidance_scale: float | None = None
+    guidance_until: float | None = None
     batch_size: int = 8
     model: dict[str, Any] = field(default_factory=dict)
 
@@ -100,6 +101,7 @@ class WorldRun:
             num_inference_steps=self.num_inference_steps,
             num_reasoning_steps=self.num_reasoning_steps if reasoning else None,
             guidance_scale=self.guidance_scale,
+            guidance_until=1.0 if self.guidance_until is None else self.guidance_until,
             return_trajectory=reasoning and self.trajectory,
         )
 

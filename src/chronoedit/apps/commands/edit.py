@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 
 from chronoedit import media
+from chronoedit.apps.launch import is_first
 from chronoedit.apps.memory import fitted
 from chronoedit.apps.options import (
     FileFlags,
@@ -27,11 +29,13 @@ from chronoedit.apps.options import (
 from chronoedit.apps.progress import StageBars
 from chronoedit.apps.record import Record, edit_metadata
 from chronoedit.apps.session import bad_arguments, hush_libraries, is_extra_process, opened
+from chronoedit.apps.several import NothingToDo, sharing
 from chronoedit.apps.vlm_flags import EnhancerFlags
 from chronoedit.request import EditRequest, EditResult
 
 if TYPE_CHECKING:
     from chronoedit.editing.chain import ChainStep
+    from chronoedit.runtime.edit_processes import EditProcesses
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +66,6 @@ class Edit:
 
     def run(self) -> None:
         """Check everything that can be checked without the model, edit, write. Raises as `Editor.edit` and `media`."""
-        if is_extra_process():
-            return
         with bad_arguments():
             if self.files.like is None:
                 request, record, model = self._request(), None, self.model
@@ -78,18 +80,31 @@ class Edit:
                 )
             request = replace(request, return_trajectory=request.reasoning and targets.video is not None)
             self._check(request, targets, model)
-        for note in (*self.published.explain(), *self.prompts.explain(self.model)):
-            print(f"note: {note}", file=sys.stderr)
+        if is_first():
+            for note in (*self.published.explain(), *self.prompts.explain(self.model)):
+                print(f"note: {note}", file=sys.stderr)
         model = fitted(model, self.memory.memory, request)
-        request = self._enhanced(request)
+        with suppress(NothingToDo), sharing(model, request) as (model_here, processes):
+            result = self._edit(request, record, model_here, processes)
+            if processes is None or processes.is_first:
+                self._write(result, targets, model, 0 if record is None else record.variant)
+                if record is not None:
+                    record.compare(targets.pictures[0])
+
+    def _edit(
+        self, request: EditRequest, record: Record | None, model: ModelFlags, processes: EditProcesses | None
+    ) -> EditResult:
+        """The edit itself; of several processes the first asks for the longer prompt, and shows the progress."""
+        if processes is None:
+            request = self._enhanced(request)
+        else:
+            request = processes.share(self._enhanced(request) if processes.is_first else None) or request
         logger.info("the request, None is the model's own: %s", request.to_json())
-        with opened(model) as editor, StageBars() as bars:
+        with opened(model, processes) as editor, StageBars() as bars:
             if record is not None:
                 record.check_model(editor)
-            result = editor.edit(replace(request, progress=bars.update))
-        self._write(result, targets, model, 0 if record is None else record.variant)
-        if record is not None:
-            record.compare(targets.pictures[0])
+            shown = processes is None or processes.is_first
+            return editor.edit(replace(request, progress=bars.update if shown else None))
 
     def _request(self) -> EditRequest:
         if self.files.input is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -50,7 +50,11 @@ class EvalWorld:
         int | None, option("so many with reasoning", shown="N", also=("num-temporal-reasoning-steps",))
     ] = None
     guidance_scale: Annotated[float | None, option("weight of the prompt (default: the model's)", shown="X")] = None
+    guidance_until: Annotated[float | None, option("share of the steps that are guided", shown="X")] = None
     batch_size: Annotated[int, option("edits at once", shown="N")] = 8
+    precision: Annotated[
+        Literal["bf16", "fp8", "int8", "int4"] | None, option("store the transformer's weights so")
+    ] = None
     lora_path: Annotated[tuple[Path, ...], option("LoRA files, fused into the model", shown="FILE...")] = ()
     lora_scale: Annotated[tuple[float, ...], option("one for each LoRA, or one for all", shown="X...")] = ()
     device: Annotated[str | None, option("cpu, cuda, ... (default: GPU if there is one)", shown="NAME")] = None
@@ -62,7 +66,11 @@ class EvalWorld:
         from chronoedit.media import save_image
 
         flags = ModelFlags(
-            model_path=self.model, lora_path=self.lora_path, lora_scale=self.lora_scale, device=self.device
+            model_path=self.model,
+            lora_path=self.lora_path,
+            lora_scale=self.lora_scale,
+            device=self.device,
+            precision=self.precision,
         )
         flags.check()
         self._plan({})  # a mistake in the arguments shows before the model is opened
@@ -72,7 +80,8 @@ class EvalWorld:
             opened(flags) as editor,
             Progress(*columns, console=console, disable=not console.is_terminal) as bar,
         ):
-            run = self._plan({"name": self.model, **editor.hashes, "lora_scale": list(self.lora_scale)})
+            stored = {} if self.precision is None else {"precision": self.precision}
+            run = self._plan({"name": self.model, **editor.hashes, "lora_scale": list(self.lora_scale), **stored})
             task = bar.add_task("scoring", total=self.items)
             summary = run_world(
                 lambda: editor, run, self.output, lambda done, total: bar.update(task, completed=done, total=total)
@@ -95,6 +104,7 @@ class EvalWorld:
             num_inference_steps=self.num_inference_steps,
             num_reasoning_steps=self.num_reasoning_steps,
             guidance_scale=self.guidance_scale,
+            guidance_until=self.guidance_until,
             batch_size=self.batch_size,
             model=model,
         )
