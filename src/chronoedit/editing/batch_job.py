@@ -180,6 +180,7 @@ def _group_key(item: BatchItem, settings: ModelSettings) -> Hashable:
         edit_size(request, item.photo_size, settings.target_area, SIZE_MULTIPLE_PX),
         plan_course(request, settings.reasoning_frames),
         request.guidance_scale,
+        request.guidance_until,
         request.flow_shift,
         request.solver,
         request.integer_timesteps,

@@ -213,6 +213,7 @@ class BatchCommand:
                 {"sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(), "scale": scale}
                 for path, scale in self.model.loras()
             ],
+            "precision": self.model.precision,
             "video": self.batch.video,
         }
 
@@ -242,6 +243,7 @@ class BatchCommand:
             device=self.model.device,
             base=None if self.model.base is None else _absolute(self.model.base),
             offload=self.model.offload_model,
+            precision=self.model.precision,
             loras=tuple((_absolute(path), scale) for path, scale in self.model.loras()),
         )
         make_work = partial(worker, load, partial(edit_metadata, model=self.model), self.batch.video)
