@@ -186,6 +186,8 @@ def test_a_folder_of_another_batch_is_a_bad_argument(batch: Run, photos: Path, t
     assert batch(many(tmp_path, 1), steps=1)[0] == 0
     code, _, err = batch(many(tmp_path, 1), "--video", steps=1)
     assert code == 2 and "holds a batch made otherwise: video differ" in err
+    code, _, err = batch(many(tmp_path, 1), "--precision", "int8", steps=1)
+    assert code == 2 and "holds a batch made otherwise: precision differ" in err
     code, _, err = batch(many(tmp_path, 1), steps=3)
     assert code == 2 and "has cat-0 already, of another request than row 1 (line 2) asks for" in err
 

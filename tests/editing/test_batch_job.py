@@ -85,9 +85,10 @@ def test_groups_follow_size_and_settings_in_the_order_of_the_rows(job: BatchJob,
     assert [[item.request.seed for item in batch.items] for batch in batches] == [[0, 1], [2, 4], [5], [3]]
     assert [batch.group for batch in batches] == [0, 0, 0, 1]
     other = replace(job.items[0], name="x", request=replace(job.items[0].request, guidance_scale=2.0))
-    more = replace(job, items=(*job.items, other), batch_size=9)
+    half = replace(job.items[0], name="y", request=replace(job.items[0].request, guidance_until=0.5))
+    more = replace(job, items=(*job.items, other, half), batch_size=9)
     sizes = [len(batch.items) for batch in more.batches(job.open(), editor.components.settings)]
-    assert sizes == [5, 1, 1]
+    assert sizes == [5, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
