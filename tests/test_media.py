@@ -431,3 +431,9 @@ def test_metadata_is_plain_json(tmp_path: Path) -> None:
         media.save_image(Image.fromarray(ramp()), tmp_path / "a.png", {"loss": float("nan")})
     media.save_image(Image.fromarray(ramp()), tmp_path / "a.png", {"a": 1})
     assert json.loads(Image.open(tmp_path / "a.png").info[media.METADATA_KEY]) == {"a": 1}
+
+
+def test_the_same_frames_give_the_same_video() -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (29, 6, 8, 3), np.uint8).repeat(16, 1).repeat(16, 2)
+    files = {media.encode_video(frames, Path("x.mp4")) for _ in range(6)}
+    assert len(files) == 1

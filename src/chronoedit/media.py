@@ -324,7 +324,8 @@ def encode_video(frames: np.ndarray, path: str | Path, fps: int = 8) -> bytes:
     buffer = io.BytesIO()
     container_format = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}[suffix]
     with av.open(buffer, "w", format=container_format) as container:
-        options = {"crf": "14"} if h264 else {"qscale": "2"}
+        # With mbtree the same frames give now one file, now another.
+        options = {"crf": "14", "x264-params": "no-mbtree=1"} if h264 else {"qscale": "2"}
         stream: Any = container.add_stream("libx264" if h264 else "mpeg4", rate=fps, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"

@@ -57,8 +57,11 @@ def joined(device: str | None, context: int = 1) -> Iterator[tuple[Processes, to
 
 
 @contextmanager
-def stop_after_step() -> Iterator[Callable[[], bool]]:
-    """Within it Ctrl-C, or SIGTERM, only asks to stop, which the given function tells; a second one interrupts."""
+def stop_after_step(what: str = "step") -> Iterator[Callable[[], bool]]:
+    """Within it Ctrl-C, or SIGTERM, only asks to stop, which the given function tells; a second one interrupts.
+
+    `what` is finished first, in words.
+    """
     asked_at: list[float] = []
 
     def ask(signum: int, frame: object) -> None:
@@ -66,7 +69,7 @@ def stop_after_step() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         if not asked_at:
             asked_at.append(time.monotonic())
-            print("stopping after this step; the state is saved, the same command goes on", file=sys.stderr)
+            print(f"stopping after this {what}; what is done is saved, the same command goes on", file=sys.stderr)
 
     if threading.current_thread() is not threading.main_thread():  # only there can signals be handled
         yield lambda: bool(asked_at)

@@ -222,7 +222,7 @@ class BatchCommand:
         from chronoedit.editing.batch_editor import BatchEditor, edit_here
 
         total, describe = len(job.items), partial(edit_metadata, model=self.model)
-        with stop_after_step() as should_stop, BatchBar(self.output, total=total, done=total - left) as bar:
+        with stop_after_step("batch") as should_stop, BatchBar(self.output, total=total, done=total - left) as bar:
             if self.cluster.ray is not None:
                 job.run(ledger, batches, self._in_cluster(should_stop), bar.on_item)
                 return should_stop()
