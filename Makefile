@@ -37,8 +37,9 @@ $(VENV)/.dev: $(VENV)/.core tests/packages.txt
 demo: $(VENV)/.core
 	$(PY) examples/demo.py --output-dir out/demo
 
-# A process a core, each with one thread: the tests' models are small, and threads would wait for each other.
-PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadgroup
+# A process a core, each with one thread: the tests' models are small, and threads would wait for each other. A file stays
+# in one process, in the order of the tree: the slowest come first.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.dev
 	$(PYTEST)

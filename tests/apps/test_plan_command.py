@@ -42,7 +42,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[ModelFlags]:
     found: list[ModelFlags] = []
 
     @contextmanager
-    def open_none(flags: ModelFlags) -> Iterator[None]:
+    def open_none(flags: ModelFlags, processes: None = None) -> Iterator[None]:
         found.append(flags)
         raise KeyboardInterrupt
         yield
