@@ -16,7 +16,7 @@ FLOORS = {
     **dict.fromkeys(("editing", "training", "evaluation"), 3),
     "apps": 4,
 }
-ARROWS = {("report", "media"), ("cache", "media"), *((part, "errors") for part in GROUND)}
+ARROWS = {("report", "media"), ("cache", "media"), ("ledger", "media"), *((part, "errors") for part in GROUND)}
 # The package's own __init__ names these parts lazily, which is what makes `import chronoedit` free of torch.
 ROOT_MAY_NAME = {"editing", "request"}
 ROOTS_OF_HEAVY_LIBRARIES = {"torch", "diffusers", "transformers"}

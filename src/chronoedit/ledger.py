@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from chronoedit.errors import OutputError
+from chronoedit.media import atomic_path
 
 
 def fingerprint(value: object) -> str:
@@ -18,6 +19,29 @@ def fingerprint(value: object) -> str:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def claim(path: Path, identity: Mapping[str, object], holds: str) -> None:
+    """Write what the job in a folder is made of, or check that the file there says the same.
+
+    `holds` names what another job's folder holds, for the message. Raises OutputError when it is another job's, or
+    cannot be read or written.
+    """
+    mine = json.loads(json.dumps(identity))
+    if not path.exists():
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(mine, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path} cannot be read ({error}); choose another --output") from error
+    different = [name for name, value in mine.items() if not isinstance(found, dict) or found.get(name) != value]
+    if different:
+        raise OutputError(
+            f"{path.parent} holds {holds}: {', '.join(different)} differ; choose another --output, or remove that "
+            "folder"
+        )
 
 
 class Ledger:

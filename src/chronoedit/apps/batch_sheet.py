@@ -45,10 +45,6 @@ def _rows(records: Sequence[Record]) -> list[list[Record]]:
     return [items[at : at + EDITS_A_ROW] for items in together.values() for at in range(0, len(items), EDITS_A_ROW)]
 
 
-def _pictures(folder: Path, row: Sequence[Record]) -> list[Image.Image]:
-    return [_small(Path(row[0]["image"])), *(_small(folder / item["files"][0]) for item in row)]
-
-
 def _label(row: Sequence[Record]) -> str:
     seeds = " ".join(str(record["seed"]) for record in row)
     return f"{row[0]['prompt']} [{Path(row[0]['image']).name}, seed {seeds}]"

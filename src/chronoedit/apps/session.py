@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from chronoedit.apps.launch import is_first, world_size
 from chronoedit.apps.options import DEFAULT_MODEL, ModelFlags
 from chronoedit.errors import ChronoEditError, ImageError, OutputError
 
@@ -88,11 +88,10 @@ def is_extra_process() -> bool:
 
     For what one process does alone: the others have nothing to do, and must not write the same file.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
-        return False
-    if os.environ.get("RANK", "0") != "0":
+    if not is_first():
         return True
-    logger.warning("several processes do not share this; the first does it, the others end")
+    if world_size() > 1:
+        logger.warning("several processes do not share this; the first does it, the others end")
     return False
 
 

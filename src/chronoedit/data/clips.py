@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import re
 from collections import Counter
@@ -18,7 +17,7 @@ from PIL import Image
 from chronoedit.data.footage import Footage, Sample, open_footage, samples
 from chronoedit.data.spans import CLIP_LENGTH, REASONS, Limits, Seen, Span, Verdict, judge, signature, spans
 from chronoedit.errors import ImageError, OutputError
-from chronoedit.ledger import Ledger
+from chronoedit.ledger import Ledger, claim
 from chronoedit.media import atomic_path, contact_sheet, read_video, save_image, save_video
 
 logger = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ def cut_clips(
     `report(video, done_s, total_s)` is called after each span. Raises OutputError when a file cannot be written, or the
     folder holds clips of other settings.
     """
-    _claim(folder, settings)
+    claim(folder / "clips.json", asdict(settings), "clips of other settings")
     job = _Job(folder, settings)
     result = ClipReport()
     for video in videos:
@@ -109,22 +108,6 @@ def cut_clips(
     if sheet is not None:
         save_image(sheet, folder / "sheet.png")
     return result
-
-
-def _claim(folder: Path, settings: ClipSettings) -> None:
-    path, mine = folder / "clips.json", asdict(settings)
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{path} cannot be read ({error}); choose another --output") from error
-        if found != mine:
-            raise OutputError(
-                f"{folder} holds clips of other settings ({found}); choose another --output, or use those"
-            )
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(mine) + "\n", encoding="utf-8")
 
 
 class _Job:

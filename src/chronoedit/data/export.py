@@ -6,7 +6,6 @@ A pair is a video of two frames (before, after); a clip has 29 (the whole trajec
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -14,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chronoedit.errors import OutputError
-from chronoedit.ledger import Ledger
+from chronoedit.ledger import Ledger, claim
 from chronoedit.media import atomic_path, save_video
 from chronoedit.world import FIRST_EVALUATION_SEED, SCENES, WORLD_SIZE, Item, sample_item
 
@@ -87,17 +85,5 @@ def _frames(item: Item, *, clip: bool) -> np.ndarray:
 
 
 def _claim(folder: Path, export: Export) -> None:
-    path = folder / "export.json"
     mine = {name: value for name, value in asdict(export).items() if name != "count"}
-    if path.exists():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{path} cannot be read ({error}); choose another --output") from error
-        if found != mine:
-            raise OutputError(
-                f"{folder} holds another export ({found}); choose another --output, or remove that folder"
-            )
-        return
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(mine) + "\n", encoding="utf-8")
+    claim(folder / "export.json", mine, "another export")

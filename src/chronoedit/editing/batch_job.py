@@ -17,8 +17,8 @@ from chronoedit.data.manifest import BatchItem, Refusal
 from chronoedit.editing.prepare import edit_size, fill_defaults
 from chronoedit.editing.reason import plan_course
 from chronoedit.errors import ChronoEditError, OutputError
-from chronoedit.ledger import Ledger, fingerprint
-from chronoedit.media import atomic_path, write_files
+from chronoedit.ledger import Ledger, claim, fingerprint
+from chronoedit.media import write_files
 from chronoedit.model.settings import ModelSettings
 from chronoedit.request import SIZE_MULTIPLE_PX
 
@@ -195,19 +195,7 @@ def _claim(folder: Path, made_with: Record, names: Sequence[str]) -> None:
         there = next((name for name in (RESULTS_FILE, *names) if (folder / name).exists()), None)
         if there is not None:
             raise OutputError(f"{folder / there} is there already and not of this batch; choose another --output")
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(made_with, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        return
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path} cannot be read ({error}); choose another --output") from error
-    different = [name for name, value in made_with.items() if not isinstance(found, dict) or found.get(name) != value]
-    if different:
-        raise OutputError(
-            f"{folder} holds a batch made otherwise: {', '.join(different)} differ; choose another --output, or "
-            "remove that folder"
-        )
+    claim(path, made_with, "a batch made otherwise")
 
 
 def _refuse_other_model(folder: Path, ledger: Ledger, record: Record) -> None:

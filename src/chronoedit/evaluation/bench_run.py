@@ -17,6 +17,7 @@ from typing import Any
 
 from chronoedit.errors import ChronoEditError, DataError, ImageError, OutputError
 from chronoedit.ledger import Ledger, fingerprint
+from chronoedit.ledger import claim as claim_file
 from chronoedit.media import image_sha256, load_image, save_image
 from chronoedit.vlm.concurrency import in_parallel
 
@@ -25,7 +26,6 @@ from .editors import BASELINES, CaseEditor, file_stem
 from .embedding import Embedder
 from .judges import input_of
 from .objective import objective
-from .run import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -110,17 +110,7 @@ def data_fingerprint(cases: Iterable[Case]) -> str:
 
 def claim(folder: Path, run: BenchRun) -> None:
     """Write `run.json`, or check that it is of the same run. Raises OutputError when the folder holds another."""
-    path = folder / "run.json"
-    identity = json.loads(json.dumps(run.identity()))
-    if not path.exists():
-        write_json(path, identity)
-        return
-    found = read_run(folder)
-    different = [name for name, value in identity.items() if found.get(name) != value]
-    if different:
-        raise OutputError(
-            f"{folder} holds another run: {', '.join(different)} differ; choose another --output, or remove that folder"
-        )
+    claim_file(folder / "run.json", run.identity(), "another run")
 
 
 def read_run(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,6 @@ that was stopped goes on where it was.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,8 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from chronoedit.errors import OutputError
-from chronoedit.ledger import Ledger
+from chronoedit.ledger import Ledger, claim
 from chronoedit.media import encode_image
 from chronoedit.vlm.concurrency import in_parallel
 from chronoedit.world import FIRST_EVALUATION_SEED, SCENES, Item, sample_item
@@ -136,7 +134,7 @@ def run_check(
     called after each picture. Raises OutputError when the folder holds another check or cannot be written, ValueError
     when no picture could be judged, and what the judge raises.
     """
-    _claim(folder, check)
+    claim(folder / "run.json", check.identity(), "another check")
     ledger = Ledger(folder / "verdicts.jsonl")
     total = sum(len(check.kinds(seed)) for seed in _seeds(check))
     missing = {seed: _missing(check, ledger, seed, retry_failed) for seed in _seeds(check)}
@@ -199,22 +197,3 @@ def _seeds(check: JudgeCheck) -> range:
 
 def _key(seed: int, kind: str) -> str:
     return f"{seed}-{kind}"
-
-
-def _claim(folder: Path, check: JudgeCheck) -> None:
-    """Write `run.json`, or check that it is of the same check."""
-    path = folder / "run.json"
-    identity = json.loads(json.dumps(check.identity()))
-    if not path.exists():
-        write_json(path, identity)
-        return
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path} cannot be read ({error}); choose another --output") from error
-    different = [name for name, value in identity.items() if not isinstance(found, dict) or found.get(name) != value]
-    if different:
-        raise OutputError(
-            f"{folder} holds another check: {', '.join(different)} differ; choose another --output, or remove that "
-            "folder"
-        )

@@ -6,7 +6,6 @@ compared, `pairs.jsonl` has one line a pair of pictures, written when it is judg
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,8 +14,8 @@ from typing import Any
 
 from PIL import Image
 
-from chronoedit.errors import OutputError, VlmRefusal
-from chronoedit.ledger import Ledger
+from chronoedit.errors import VlmRefusal
+from chronoedit.ledger import Ledger, claim
 from chronoedit.media import load_image
 from chronoedit.vlm.asking import Question, VisionModel
 from chronoedit.vlm.concurrency import in_parallel
@@ -205,21 +204,12 @@ def _record(a: Edit, b: Edit, preference: Preference) -> dict[str, Any]:
 
 def _claim(folder: Path, runs: tuple[Path, Path], model: VisionModel) -> None:
     """Write `run.json`, or check that it is of the same comparison."""
-    path = folder / "run.json"
     identity = {
         "a": {"path": str(runs[0].resolve()), **read_run(runs[0])},
         "b": {"path": str(runs[1].resolve()), **read_run(runs[1])},
         "judge": [model.name, model.revision],
     }
-    if not path.exists():
-        write_json(path, identity)
-        return
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path} cannot be read ({error}); choose another --output") from error
-    if found != json.loads(json.dumps(identity)):
-        raise OutputError(f"{folder} holds another comparison; choose another --output, or remove that folder")
+    claim(folder / "run.json", identity, "another comparison")
 
 
 def _count(records: Sequence[Mapping[str, Any]], winner: str) -> int:

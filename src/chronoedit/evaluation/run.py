@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from chronoedit.errors import OutputError
-from chronoedit.ledger import Ledger
+from chronoedit.ledger import Ledger, claim
 from chronoedit.media import atomic_path, save_image
 from chronoedit.request import EditorFactory, EditRequest, EditResult, ImageEditor
 from chronoedit.world import FIRST_EVALUATION_SEED, SCENES, WORLD_SIZE, Item, sample_item
@@ -112,7 +112,7 @@ def run_world(factory: EditorFactory, run: WorldRun, folder: Path, report: Repor
     `report(done, total)` is called after each batch. Raises OutputError when the folder holds another run or cannot
     be written, ValueError from the editor's requests.
     """
-    _claim(folder, run)
+    claim(folder / "run.json", run.identity(), "another run")
     ledger = Ledger(folder / "items.jsonl")
     seeds = range(run.first_seed, run.first_seed + run.items)
     left = [seed for seed in seeds if str(seed) not in ledger]
@@ -152,24 +152,6 @@ def write_json(path: Path, value: object) -> None:
 def image_path(folder: Path, seed: int, row: str) -> Path:
     """Where the edited picture of an item lies."""
     return folder / "images" / f"{seed}-{row}.png"
-
-
-def _claim(folder: Path, run: WorldRun) -> None:
-    """Write `run.json`, or check that it is of the same run."""
-    path = folder / "run.json"
-    identity = json.loads(json.dumps(run.identity()))
-    if not path.exists():
-        write_json(path, identity)
-        return
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path} cannot be read ({error}); choose another --output") from error
-    different = [name for name, value in identity.items() if not isinstance(found, dict) or found.get(name) != value]
-    if different:
-        raise OutputError(
-            f"{folder} holds another run: {', '.join(different)} differ; choose another --output, or remove that folder"
-        )
 
 
 def _records(ledger: Ledger, seeds: range) -> list[Record]:
