@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "chronoedit"
-GROUND = ("request", "errors", "media", "ledger", "cache", "report", "sampling", "world", "weights")
+GROUND = ("request", "errors", "host", "media", "ledger", "cache", "report", "sampling", "world", "weights")
 FLOORS = {
     **dict.fromkeys(GROUND, 0),
     **dict.fromkeys(("model", "vlm"), 1),

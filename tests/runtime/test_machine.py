@@ -7,26 +7,27 @@ from pathlib import Path
 import pytest
 import torch
 
+from chronoedit import host
 from chronoedit.runtime import machine
 
 
 def test_this_machine() -> None:
     found = machine.devices()
     assert found[-1].kind == "cpu" and found[-1].torch_name == "cpu" and "cores" in found[-1].name
-    assert 1e8 < machine.free_host_bytes() <= machine.total_host_bytes() < 1e14
+    assert 1e8 < host.free_host_bytes() <= host.total_host_bytes() < 1e14
     assert machine.free_bytes(torch.device("cpu")) > 1e8
     assert machine.free_disk_bytes(Path("no/such/folder/yet")) > 0
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    monkeypatch.setattr(host, "CGROUP", tmp_path)
     (tmp_path / "memory.max").write_text("1000000000\n")
     (tmp_path / "memory.current").write_text("900000000\n")
     (tmp_path / "memory.stat").write_text("anon 700000000\ninactive_file 150000000\n")
-    assert machine.total_host_bytes() == 1_000_000_000
-    assert machine.free_host_bytes() == 250_000_000
+    assert host.total_host_bytes() == 1_000_000_000
+    assert host.free_host_bytes() == 250_000_000
     (tmp_path / "memory.max").write_text("max\n")
-    assert machine.free_host_bytes() > 1e8
+    assert host.free_host_bytes() > 1e8
 
 
 def test_rocm_devices_are_called_cuda_by_torch() -> None:

@@ -41,7 +41,8 @@ def machine_for(device: str | None) -> Machine:
     check_device(device)
     import torch
 
-    from chronoedit.runtime.machine import free_bytes, free_host_bytes
+    from chronoedit.host import free_host_bytes
+    from chronoedit.runtime.machine import free_bytes
     from chronoedit.runtime.plan_stages import Machine
 
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

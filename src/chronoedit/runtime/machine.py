@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-CGROUP = Path("/sys/fs/cgroup")
+from chronoedit.host import free_host_bytes, total_host_bytes
 
 Kind = Literal["cuda", "rocm", "mps", "cpu"]
 
@@ -67,19 +67,6 @@ def free_bytes(device: torch.device) -> int:
     return int(free + cached)
 
 
-def free_host_bytes() -> int:
-    """Main memory that programs can still get, within the limit of the container if there is one (off Linux: all)."""
-    available = _meminfo("MemAvailable")
-    return total_host_bytes() if available is None else min([available, *_left_in_container()])
-
-
-def total_host_bytes() -> int:
-    """Main memory, or the limit of the container where that is less."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _number(CGROUP / "memory.max")
-    return total if limit is None else min(total, limit)
-
-
 def free_disk_bytes(folder: Path) -> int:
     """Of the disk on which a folder lies or would lie."""
     while not folder.exists():
@@ -102,36 +89,6 @@ def measure_throughput(device: torch.device, dtype: torch.dtype, seconds: float 
 def _synchronised(tensor: torch.Tensor) -> None:
     if tensor.device.type == "cuda":
         torch.cuda.synchronize(tensor.device)
-
-
-def _left_in_container() -> list[int]:
-    limit, used = _number(CGROUP / "memory.max"), _number(CGROUP / "memory.current")
-    if limit is None or used is None:
-        return []
-    kept = _fields(CGROUP / "memory.stat").get("inactive_file", 0)  # of files, given back when it is needed
-    return [max(0, limit - used + kept)]
-
-
-def _meminfo(name: str) -> int | None:
-    kilobytes = _fields(Path("/proc/meminfo")).get(f"{name}:")
-    return None if kilobytes is None else 1024 * kilobytes
-
-
-def _fields(path: Path) -> dict[str, int]:
-    """The first number of each line of a file of the kernel, by the line's first word; {} where there is no file."""
-    try:
-        lines = [line.split() for line in path.read_text(encoding="ascii").splitlines()]
-    except OSError:
-        return {}
-    return {line[0]: int(line[1]) for line in lines if len(line) > 1 and line[1].isdigit()}
-
-
-def _number(path: Path) -> int | None:
-    try:
-        text = path.read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
 
 
 def _cpu_name() -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from chronoedit.errors import MissingExtraError, VlmCutOff, VlmError
+from chronoedit.host import free_host_bytes
 from chronoedit.vlm.asking import OnText, Question, Turn, VisionModel, with_schema_in_words
 
 logger = logging.getLogger(__name__)
@@ -218,9 +219,7 @@ def _free_bytes() -> int:
     """Of main memory and all GPUs together."""
     import torch
 
-    lines = Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []
-    main = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), 2**62)
-    return main + sum(torch.cuda.mem_get_info(device)[0] for device in range(torch.cuda.device_count()))
+    return free_host_bytes() + sum(torch.cuda.mem_get_info(device)[0] for device in range(torch.cuda.device_count()))
 
 
 def _first_line(error: Exception) -> str:

@@ -109,7 +109,8 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _hardware() -> list[Finding]:
     try:
-        from chronoedit.runtime.machine import devices, free_disk_bytes, free_host_bytes, total_host_bytes
+        from chronoedit.host import free_host_bytes, total_host_bytes
+        from chronoedit.runtime.machine import devices, free_disk_bytes
     except ImportError:  # torch is missing, which was said
         return []
     found = [

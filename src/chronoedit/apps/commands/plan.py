@@ -90,7 +90,7 @@ class Plan:
 
     def _machine(self) -> Machine:
         """This machine, with what is said of another in its place."""
-        from chronoedit.runtime.machine import free_host_bytes
+        from chronoedit.host import free_host_bytes
         from chronoedit.runtime.plan_stages import Machine
 
         ram = None if self.ram is None else bytes_of(self.ram, "--ram")
