@@ -12,21 +12,27 @@ from collections.abc import Sequence
 
 import torch
 from diffusers import AutoencoderKLWan
-from torch import Tensor
+from torch import Tensor, nn
 
 from chronoedit.errors import CheckpointError
 from chronoedit.model.frames import decode_clip
+from chronoedit.model.tiling import Tiling, decode_tiles, encode_tiles
 
 
-def encode(autoencoder: AutoencoderKLWan, video: Tensor) -> Tensor:
+def encode(autoencoder: AutoencoderKLWan, video: Tensor, *, tiling: Tiling | None = None) -> Tensor:
     """Normalised latents `b z t h w` of a video `b 3 T H W` in [-1, 1]: the mode of the posterior, differentiable.
 
-    Raises ValueError for a frame count or size that the autoencoder would cut, CheckpointError when its config's
-    factors are not those of its layers.
+    With a `tiling` the same numbers in less memory, tile by tile.
+    Raises ValueError for a frame count or size that the autoencoder would cut and for tiles that are no multiple of a
+    latent cell, CheckpointError when its config's factors are not those of its layers.
     """
     expected = latent_shape(autoencoder, *video.shape[-3:])
-    posterior = autoencoder.encode(video.to(autoencoder.dtype)).latent_dist
-    latents = normalise(autoencoder, posterior.mode())  # b z t h w
+    video = video.to(autoencoder.quant_conv.weight.dtype)
+    if tiling is None:
+        mode = autoencoder.encode(video).latent_dist.mode()
+    else:
+        mode, _ = encode_tiles(autoencoder, video, tiling).chunk(2, dim=1)
+    latents = normalise(autoencoder, mode)  # b z t h w
     if latents.shape[-3:] != expected:
         raise CheckpointError(
             f"the autoencoder's config promises latents {expected} and its layers give {tuple(latents.shape[-3:])}; "
@@ -35,19 +41,48 @@ def encode(autoencoder: AutoencoderKLWan, video: Tensor) -> Tensor:
     return latents
 
 
-def decode(autoencoder: AutoencoderKLWan, latents: Tensor, *, frames: Sequence[int] | None = None) -> Tensor:
+def decode(
+    autoencoder: AutoencoderKLWan,
+    latents: Tensor,
+    *,
+    frames: Sequence[int] | None = None,
+    tiling: Tiling | None = None,
+) -> Tensor:
     """The video `b 3 T H W`, float32 in [-1, 1], of normalised latents `b z t h w`.
 
     `frames` picks latent frames (negative counts from the end) and decodes them as if they were the whole video: the
-    edit is `(0, -1)`, 5 pixel frames, whatever lies between.
+    edit is `(0, -1)`, 5 pixel frames, whatever lies between. With a `tiling` the same numbers in less memory, tile by
+    tile; raises ValueError for tiles that are no multiple of a latent cell.
     """
     picked = latents if frames is None else latents[:, :, list(frames)]
-    return autoencoder.decode(denormalise(autoencoder, picked).to(autoencoder.dtype)).sample.float()
+    own = denormalise(autoencoder, picked).to(autoencoder.post_quant_conv.weight.dtype)
+    if tiling is None:
+        return autoencoder.decode(own).sample.float()
+    return decode_tiles(autoencoder, own, tiling).float().clamp_(-1, 1)
 
 
 def decode_unclamped(autoencoder: AutoencoderKLWan, latents: Tensor) -> Tensor:
     """As `decode`, but not clamped to [-1, 1], which would kill the gradients of saturated pixels: for training."""
-    return decode_clip(autoencoder, denormalise(autoencoder, latents).to(autoencoder.dtype)).float()
+    own = denormalise(autoencoder, latents).to(autoencoder.post_quant_conv.weight.dtype)
+    return decode_clip(autoencoder, own).float()
+
+
+def set_decode_dtype(autoencoder: AutoencoderKLWan, dtype: torch.dtype) -> None:
+    """Let the decoder compute in this type, in place; the encoder stays as it is."""
+    autoencoder.decoder.to(dtype)
+    autoencoder.post_quant_conv.to(dtype)
+
+
+def use_channels_last(autoencoder: AutoencoderKLWan) -> None:
+    """Lay the weights of convolutions out with channels last, in place: the order in which GPUs convolve.
+
+    What goes through the layers then takes that order too; the numbers are the same to rounding.
+    """
+    formats = {nn.Conv2d: torch.channels_last, nn.Conv3d: torch.channels_last_3d}
+    for module in autoencoder.modules():
+        for kind, memory_format in formats.items():
+            if isinstance(module, kind):
+                module.weight.data = module.weight.data.contiguous(memory_format=memory_format)
 
 
 def normalise(autoencoder: AutoencoderKLWan, latents: Tensor) -> Tensor:

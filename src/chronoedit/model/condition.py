@@ -12,9 +12,12 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor
 
 from chronoedit.model import autoencoder as ae
+from chronoedit.model.tiling import Tiling
 
 
-def image_condition(autoencoder: AutoencoderKLWan, pixels: Tensor, num_frames: int) -> Tensor:
+def image_condition(
+    autoencoder: AutoencoderKLWan, pixels: Tensor, num_frames: int, *, tiling: Tiling | None = None
+) -> Tensor:
     """The condition `b 4+z t h w`, float32, of images `b 3 H W` for a video of `num_frames` pixel frames.
 
     Mask channels (1 on latent frame 0, else 0), then the latents of the image followed by empty (grey) frames. The
@@ -24,16 +27,16 @@ def image_condition(autoencoder: AutoencoderKLWan, pixels: Tensor, num_frames: i
     b, _, height, width = pixels.shape
     video = pixels.new_zeros(b, 3, num_frames, height, width)  # b 3 T H W
     video[:, :, 0] = pixels
-    latents = ae.encode(autoencoder, video)  # b z t h w
+    latents = ae.encode(autoencoder, video, tiling=tiling)  # b z t h w
     mask = latents.new_zeros(b, autoencoder.config.scale_factor_temporal, *latents.shape[-3:])  # b 4 t h w
     mask[:, :, 0] = 1
     return torch.cat([mask, latents], dim=1)
 
 
-def encode_pair(autoencoder: AutoencoderKLWan, first: Tensor, last: Tensor) -> Tensor:
+def encode_pair(autoencoder: AutoencoderKLWan, first: Tensor, last: Tensor, *, tiling: Tiling | None = None) -> Tensor:
     """Latents `b z 2 h w` of an edit, from its images `b 3 H W` before and after: the video [first, last × 4]."""
     repeats = autoencoder.config.scale_factor_temporal
-    return ae.encode(autoencoder, torch.stack([first, *[last] * repeats], dim=2))
+    return ae.encode(autoencoder, torch.stack([first, *[last] * repeats], dim=2), tiling=tiling)
 
 
 def encode_clip(autoencoder: AutoencoderKLWan, video: Tensor) -> Tensor:

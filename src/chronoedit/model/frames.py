@@ -32,7 +32,7 @@ def encode_frames(autoencoder: AutoencoderKLWan, images: Tensor) -> Tensor:
     """
     _refuse_residual(autoencoder)
     encoder = autoencoder.encoder
-    x = _patchify(images, autoencoder.config.patch_size)
+    x = patchify(images, autoencoder.config.patch_size)
     x = _conv(encoder.conv_in, x)
     for layer in encoder.down_blocks:
         x = _layer(layer, x)
@@ -53,7 +53,7 @@ def decode_frames(autoencoder: AutoencoderKLWan, latents: Tensor) -> Tensor:
     for block in decoder.up_blocks:
         x = _up(block, x)
     x = _conv(decoder.conv_out, F.silu(_norm(decoder.norm_out, x)))
-    return _unpatchify(x, autoencoder.config.patch_size)  # b 3 h w
+    return unpatchify(x, autoencoder.config.patch_size)  # b 3 h w
 
 
 def decode_clip(autoencoder: AutoencoderKLWan, latents: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def decode_clip(autoencoder: AutoencoderKLWan, latents: Tensor) -> Tensor:
     ]
     video = torch.cat(chunks, dim=2)  # b c t h w
     b, _, t, _, _ = video.shape
-    frames = _unpatchify(video.transpose(1, 2).flatten(0, 1), autoencoder.config.patch_size)  # (b t) 3 h w
+    frames = unpatchify(video.transpose(1, 2).flatten(0, 1), autoencoder.config.patch_size)  # (b t) 3 h w
     return frames.unflatten(0, (b, t)).transpose(1, 2)  # b 3 t h w
 
 
@@ -155,8 +155,8 @@ def _layer(layer: nn.Module, x: Tensor) -> Tensor:
     raise ValueError(f"layer {type(layer).__name__} of the encoder has no single-frame form; expected a Wan 2.1 block")
 
 
-def _patchify(images: Tensor, patch_size: int | None) -> Tensor:
-    """Each patch into channels (c, column, row), the order of the video autoencoder's own patches."""
+def patchify(images: Tensor, patch_size: int | None) -> Tensor:
+    """Each patch of b c h w into channels (c, column, row), the order of the video autoencoder's own patches."""
     if patch_size is None:
         return images
     b, c, h, w = images.shape
@@ -164,7 +164,8 @@ def _patchify(images: Tensor, patch_size: int | None) -> Tensor:
     return x.permute(0, 1, 5, 3, 2, 4).flatten(1, 3)  # b (c pw ph) h w
 
 
-def _unpatchify(x: Tensor, patch_size: int | None) -> Tensor:
+def unpatchify(x: Tensor, patch_size: int | None) -> Tensor:
+    """Channels b (c · patch_size²) h w back into patches, as `patchify` made them of b c h w."""
     if patch_size is None:
         return x
     b, c, h, w = x.shape
