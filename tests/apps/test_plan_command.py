@@ -71,19 +71,34 @@ def test_a_machine_that_is_described(capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads(capsys.readouterr().out)["layout"] == "turns"
 
 
+def test_each_layout_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    found = {}
+    for name in ("auto", "off", "turns", "stream", "disk"):
+        assert main([*FULL, "--vram", "80GB", "--memory", name, "--json"]) == 0
+        found[name] = json.loads(capsys.readouterr().out)
+    assert [each["layout"] for each in found.values()] == ["together", "together", "turns", "stream", "disk"]
+    sizes = [found[name]["device_bytes"] for name in ("off", "turns", "stream")]
+    assert sizes == sorted(sizes, reverse=True) and found["disk"]["host_bytes"] < 2 * GB < found["stream"]["host_bytes"]
+    assert found["stream"]["stages"][-2]["copied_bytes"] > 10**12
+    assert main([*FULL, "--vram", "24GB", "--memory", "turns"]) == 1  # that and no other
+    assert "a transformer that comes block by block (--memory stream)" in capsys.readouterr().out
+    assert main([*FULL, "--vram", "24GB", "--tflops", "400"]) == 0
+    assert "the transformer block by block: 24.0 GB free" in capsys.readouterr().out
+
+
 def test_what_does_not_fit_ends_with_1_and_what_would(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*FULL, "--vram", "16GB"]) == 1
-    assert "--precision int4) and --height" in capsys.readouterr().out
+    assert main([*FULL, "--vram", "5GB", "--enable-temporal-reasoning"]) == 1
+    assert "(--memory stream) and --height" in capsys.readouterr().out
     assert main([*FULL, "--vram", "24GB", "--precision", "int8"]) == 0
     assert "in int8 on cuda" in capsys.readouterr().out
-    assert main([*FULL, "--vram", "6GB"]) == 1
+    assert main([*FULL, "--vram", "1GB"]) == 1
     assert "Nothing that could be changed here makes it fit" in capsys.readouterr().out
-    assert main([*FULL, "--vram", "31.5GB", "--enable-temporal-reasoning"]) == 1
+    assert main([*FULL, "--vram", "31.5GB", "--enable-temporal-reasoning", "--memory", "turns"]) == 1
     assert main([*FULL, "--device", "cpu", "--variants", "2"]) == 1
     assert "of main memory in the stage" in capsys.readouterr().out
     tall = ["--height", "1920", "--width", "1920"]
-    assert main(["plan", "--device", "cpu", "--ram", "1GB", "--tflops", "1", *tall]) == 1
-    assert "It would fit with --height" in capsys.readouterr().out
+    assert main(["plan", "--device", "cpu", "--ram", "300MB", "--tflops", "1", *tall]) == 1
+    assert "It would fit with the autoencoder in tiles (--vae-tiling 256) and --height" in capsys.readouterr().out
 
 
 def test_sizes_and_steps_are_those_of_an_edit(capsys: pytest.CaptureFixture[str], photo: Path) -> None:
@@ -126,26 +141,39 @@ def edit(photo: Path, *words: str) -> int:
 def test_an_edit_turns_the_offload_on(
     monkeypatch: pytest.MonkeyPatch, opened: list[ModelFlags], photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here(monkeypatch, "cuda", 48)
-    assert edit(photo) == 130
-    assert opened[-1].offload_model
-    (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
-    assert "parts take turns on the device" in note
+    for gpu, host, layout, words in (
+        (48, 64, "turns", "parts take turns on the device:"),
+        (24, 64, "stream", "the transformer block by block:"),
+        (24, 16, "disk", "weights stay in their files"),
+    ):
+        here(monkeypatch, "cuda", gpu, host)
+        assert edit(photo) == 130 and opened[-1].offload == layout
+        (note,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note:")]
+        assert words in note
+        assert edit(photo, "--memory", layout) == 130 and opened[-1].offload == layout
+        assert "note:" not in capsys.readouterr().err
+        assert edit(photo, "--memory", "off") == 130 and opened[-1].offload is False
     here(monkeypatch, "cuda", 80)
-    assert edit(photo) == 130 and not opened[-1].offload_model
-    assert edit(photo, "--offload-model") == 130 and opened[-1].offload_model
-    here(monkeypatch, "cuda", 48)
-    assert edit(photo, "--memory", "off") == 130 and not opened[-1].offload_model
+    assert edit(photo) == 130 and opened[-1].offload == "together"
+    assert edit(photo, "--offload-model") == 130 and opened[-1].offload == "turns"
+    assert edit(photo, "--offload-model", "--memory", "off") == 130 and opened[-1].offload is True
+
+
+def test_a_layout_is_no_flag(photo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert edit(photo, "--layout", "disk") == 2 and edit(photo, "--memory", "gpu") == 2
+    assert main(["edit", "--help"]) == 0
+    assert "--layout" not in capsys.readouterr().out
 
 
 def test_an_edit_that_cannot_fit_is_refused_before_anything_is_loaded(
     monkeypatch: pytest.MonkeyPatch, opened: list[ModelFlags], photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    here(monkeypatch, "cuda", 31, 128)
+    here(monkeypatch, "cuda", 5, 128)
     assert edit(photo, "--num-temporal-reasoning-steps", "10") == 1
     err = capsys.readouterr().err
-    assert "31.0 GB are free" in err and "--memory off" in err and not opened
+    assert "5.0 GB are free" in err and "--memory off" in err and not opened
     chain = ["chain", "-i", str(photo), "-p", "x", "-o", str(photo.with_name("steps")), "--model-path", PUBLISHED]
+    chain.append("--enable-temporal-reasoning")
     assert main(chain) == 1 and not opened
     assert main([*chain, "--memory", "off"]) == 130 and len(opened) == 1
 
@@ -154,9 +182,7 @@ def test_an_edit_that_is_close_is_tried(
     monkeypatch: pytest.MonkeyPatch, opened: list[ModelFlags], photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     here(monkeypatch, "cuda", 34)
-    assert edit(photo) == 130 and opened[-1].offload_model
-    assert "parts take turns" in capsys.readouterr().err
-    assert edit(photo, "--offload-model") == 130
+    assert edit(photo, "--memory", "turns") == 130 and opened[-1].offload == "turns"
     assert "may fit" in capsys.readouterr().err
 
 
@@ -164,6 +190,7 @@ def test_a_model_of_which_nothing_is_known_is_not_refused(monkeypatch: pytest.Mo
     here(monkeypatch, "cuda", 1)
     flags = ModelFlags(model_path="nobody/no-such-model-of-ours")
     assert memory.fitted(flags, "auto", EditRequest(image=photo, prompt="x")) is flags
+    assert memory.fitted(flags, "disk", EditRequest(image=photo, prompt="x")).offload == "disk"
 
 
 def test_the_plan_of_a_small_edit_takes_no_time(photo: Path) -> None:
@@ -184,6 +211,7 @@ def test_weights_that_a_lora_changes(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"no")
     files = [tmp_path / "one.safetensors", tmp_path / "broken.safetensors"]
     assert memory.fused_parameters(files) == 16 * 8
+    assert memory.fused_parameters(files, beside=True) == 16 * 4 + 4 * 8
     work = memory.work_of(
         EditRequest(image="x.png", prompt="x", negative_prompt="y"), (64, 64), read_facts("tiny"), files
     )

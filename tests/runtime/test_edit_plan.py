@@ -21,7 +21,8 @@ from chronoedit.errors import CheckpointError
 from chronoedit.model.checkpoint import open_checkpoint, write_random_checkpoint
 from chronoedit.model.dit import ChronoEditDiT
 from chronoedit.runtime import plan_activations as act
-from chronoedit.runtime.plan import CHANGES, LAYOUTS, Plan, choose, gains, least, make_plan, nearest
+from chronoedit.runtime.frozen import stored_bytes
+from chronoedit.runtime.plan import LAYOUTS, Plan, choose, gains, least, make_plan, nearest
 from chronoedit.runtime.plan_facts import (
     IMAGE_CONFIG,
     KEPT_IN_FP32,
@@ -94,24 +95,34 @@ def test_headers_of_shards_and_of_single_files(random_checkpoint: Path, tmp_path
     assert published.components["text_encoder"] == FULL.components["text_encoder"]
 
 
-def test_a_gguf_file_lies_in_main_memory_while_it_is_read(random_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_gguf_file_stays_as_it_is_stored(random_checkpoint: Path, tmp_path: Path) -> None:
     gguf = pytest.importorskip("gguf")
+    from chronoedit.editing.editor import load
     from chronoedit.model.parts import open_transformer
 
     path = tmp_path / "model.gguf"
     writer = gguf.GGUFWriter(str(path), "wan")
     for name, tensor in open_transformer(random_checkpoint / "transformer").source.read(torch.device("cpu")):
         flat = tensor.numpy().reshape(tensor.shape[0], -1) if tensor.ndim > 4 else tensor.numpy()
-        writer.add_tensor(name, flat)
+        if tensor.ndim > 4:
+            writer.add_array(f"comfy.gguf.orig_shape.{name}", list(tensor.shape))
+        if flat.ndim == 2 and flat.shape[1] % 32 == 0 and tensor.ndim == 2:
+            kind = gguf.GGMLQuantizationType.Q4_0
+            writer.add_tensor(name, gguf.quantize(flat, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(name, flat)
     for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
         step()
     facts = read_facts(path, random_checkpoint)
     component = facts.components["transformer"]
     assert component.parameters == read_facts(random_checkpoint).components["transformer"].parameters
-    assert component.read_whole_bytes == path.stat().st_size
-    plan = make_plan(Case(facts=facts, work=THINKING, machine=H100))
-    assert plan.stages[0].bytes("host") == path.stat().st_size
-    assert component.mapped_bytes(4) == 0
+    transformer = load(path, base=random_checkpoint, device="cpu").components.transformer
+    assert component.bytes(4) == stored_bytes(transformer)
+    assert component.as_stored_bytes == component.as_stored * 18 // 32 == component.mapped_bytes(4)
+    case = Case(facts=facts, work=THINKING, machine=H100)
+    (row,) = (row for row in make_plan(case).stages[0].rows if row.what == "transformer")
+    assert row.bytes == component.bytes(2)
+    assert not any("weights in" in words for words, _ in gains(make_plan(case)))
 
 
 def test_names_that_are_known_and_those_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +250,8 @@ def test_stages_of_an_edit_with_reasoning() -> None:
 
 def test_a_second_variant_and_a_lora_take_more() -> None:
     plan = planned(80)
-    assert planned(80, variants=2).peak("device").bytes("device") > plan.device_bytes
+    one, two = ({stage.name: stage.bytes("device") for stage in planned(80, variants=n).stages} for n in (1, 2))
+    assert two["denoise"] > one["denoise"] and two["decode"] > one["decode"]
     assert planned(80, fused_parameters=GB).host_bytes == plan.host_bytes + 2 * GB
 
 
@@ -253,14 +265,85 @@ def test_parts_that_take_turns() -> None:
         planned(48, layout="nowhere")
 
 
+def test_blocks_that_are_streamed() -> None:
+    plan = planned(24, 64, layout="stream")
+    by_name = {stage.name: stage for stage in plan.stages}
+    assert plan.fits and plan.device_bytes < 20 * GB
+    assert by_name["denoise"].bytes("device") < 4 * GB and by_name["denoise, reasoning"].bytes("device") < 7 * GB
+    assert by_name["encode the prompts"].bytes("device") < 4 * GB  # the text encoder comes by blocks too
+    rows = {row.what: row.bytes for row in by_name["denoise"].rows if row.where == "device"}
+    shape = FULL.transformer
+    block = rows["2 of its blocks"] / 2
+    assert block == pytest.approx(2 * (shape.block_parameters - shape.prompt_parameters), rel=0.01)
+    assert shape.prompt_parameters / shape.block_parameters == pytest.approx(0.26, abs=0.005)
+    host = {row.what: row for row in by_name["denoise"].rows if row.where == "host"}
+    assert host["transformer"].bytes == FULL.components["transformer"].bytes(2) and not host["transformer"].mapped
+    small = make_plan(replace(plan.case, precision="int8"))
+    assert small.host_bytes < plan.host_bytes - 14 * GB
+
+
+def test_weights_that_stay_in_their_files() -> None:
+    plan, beside = planned(24, 8, layout="disk"), planned(24, 8, layout="stream")
+    assert plan.fits and plan.host_bytes < 2 * GB and beside.hopeless
+    assert plan.device_bytes == beside.device_bytes
+    (row,) = [row for row in plan.stages[-1].rows if row.what == "transformer"]
+    assert (row.where, row.mapped) == ("host", row.bytes)
+    fused = planned(24, 8, layout="disk", fused_parameters=GB)  # what LoRAs have changed is in no file
+    assert fused.host_bytes >= plan.host_bytes + 2 * GB
+    quantised = make_plan(replace(plan.case, precision="int8"))
+    assert quantised.host_bytes > 16 * GB
+
+
+def test_copies_take_time() -> None:
+    def times(layout: str, host: float = 64, **changes: Any) -> dict[str, float]:
+        plan = planned(24, host, layout=layout, **changes)
+        return {stage.name: stage.seconds(4e14, 20e9) for stage in plan.stages} | {"all": plan.seconds(4e14, 20e9)}
+
+    shape, plain = FULL.transformer, {"reasoning_steps": 0, "trajectory": False}
+    streamed = times("stream", **plain)
+    step = 2 * shape.layers * (shape.block_parameters - shape.prompt_parameters) / 20e9
+    assert streamed["denoise"] == pytest.approx(100 * step, rel=0.05)  # more than it computes
+    assert times("stream")["denoise, to show it"] == pytest.approx(times("turns")["denoise, to show it"], rel=0.01)
+    assert 0 < times("turns")["all"] - times("together")["all"] < 4
+    slow, cached = (times("disk", host, **plain)["denoise"] for host in (16, 64))
+    assert slow == pytest.approx(10 * cached, rel=0.05) and cached == streamed["denoise"]
+    assert planned(24, layout="stream").seconds(4e14, 40e9) < planned(24, layout="stream").seconds(4e14, 20e9)
+
+
+def test_steps_that_are_not_guided_take_no_second_pass() -> None:
+    whole, half = (planned(80, guided_until=share) for share in (1.0, 0.5))
+    flops = [{stage.name: stage.flops for stage in plan.stages} for plan in (whole, half)]
+    assert flops[0]["denoise, reasoning"] == flops[1]["denoise, reasoning"]  # the first 10 of 25 that are guided
+    assert flops[1]["denoise"] / flops[0]["denoise"] == pytest.approx((40 + 15) / 80, rel=0.01)
+    assert half.device_bytes == whole.device_bytes and half.seconds(4e14) < whole.seconds(4e14)
+    work = replace(THINKING, guided_until=0.01)
+    assert [work.guided_steps(0, 50), work.guided_steps(10, 50)] == [1, 0]
+    assert replace(THINKING, guided=False).guided_steps(0, 50) == 0
+
+
 def test_the_layout_is_chosen() -> None:
     assert choose(planned(80).case).case.layout == "together"
     assert choose(planned(48).case).case.layout == "turns"
     assert choose(planned(80, layout="turns").case).case.layout == "turns"
-    hopeless = choose(planned(16).case)
+    assert choose(planned(24).case).case.layout == "stream"
+    assert choose(planned(24, 16).case).case.layout == "disk"
+    close = planned(0.95 * planned(24, layout="stream").device_bytes / GB)
+    assert choose(close.case).case.layout == "stream"  # disk would take no less of what is short
+    hopeless = choose(planned(2).case)
     assert hopeless.hopeless and hopeless.case.layout == "together"
     shared = replace(H100, kind="mps", device_bytes=48 * GB)
     assert choose(replace(planned(48).case, machine=shared)).case.layout == "together"
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_one_memory_holds_all_of_it(layout: str) -> None:
+    """On a CPU nothing lies elsewhere; blocks that are streamed all the same take room besides."""
+    machine = Machine(kind="cpu", device_bytes=200 * GB, host_bytes=200 * GB)
+    plan = make_plan(Case(facts=FULL, work=THINKING, machine=machine, layout=layout))
+    together = make_plan(replace(plan.case, layout="together"))
+    assert plan.host_bytes == 0 and all(row.where == "device" for stage in plan.stages for row in stage.rows)
+    assert (plan.device_bytes < together.device_bytes) == (layout == "disk")
+    assert sum(stage.copied + stage.streamed for stage in plan.stages) == 0
 
 
 def test_near_the_limit_nothing_is_refused() -> None:
@@ -283,27 +366,30 @@ def test_weights_that_are_mapped_are_not_missing(random_checkpoint: Path) -> Non
 
 
 def test_the_nearest_that_fits_is_named() -> None:
-    assert nearest(planned(48))[0][0] == "parts that take turns (--offload-model)"
-    assert [words for words, _ in nearest(planned(53))][1] == "weights in 8 bits (--precision int8)"
-    two = nearest(planned(35.5))
-    turns = "parts that take turns (--offload-model)"
-    assert [words for words, _ in two] == [
-        f"{turns} and weights in 8 bits (--precision int8)",
-        f"{turns} and no temporal reasoning",
-    ]
+    turns, stream = (
+        "parts that take turns (--offload-model)",
+        "a transformer that comes block by block (--memory stream)",
+    )
+    tiles = "the autoencoder in tiles (--vae-tiling 512)"
+    assert [words for words, _ in nearest(planned(53))] == [tiles, turns]
+    assert [words for words, _ in nearest(planned(48))] == [turns, "weights in 8 bits (--precision int8)"]
+    assert nearest(planned(35.5))[0][0] == stream
+    assert nearest(planned(35.5, 32))[0][0] == "weights that stay in their files (--memory disk)"
+    two = nearest(planned(12))
+    assert two[0][0] == f"{tiles} and {stream}" and two[1][0].startswith(f"{stream} and --height")
     assert all(plan.fits for _, plan in two)
-    assert nearest(planned(16))[0][0].startswith(f"{turns} and weights in 4 bits (--precision int4) and --height")
-    assert nearest(planned(4)) == []
-    assert least(planned(4)).device_bytes < 13 * GB
-    assert nearest(planned(64, reasoning_steps=0, trajectory=False))[0][0].startswith("parts that take turns")
+    assert nearest(planned(2)) == []
+    assert least(planned(2)).device_bytes < 4 * GB
+    assert nearest(planned(64, 4, layout="turns"))[0][0] == "weights that stay in their files (--memory disk)"
 
 
 def test_each_change_lowers_the_peak() -> None:
-    plan = planned(80, variants=4)
-    lower = gains(plan)
-    assert len(lower) == len(CHANGES)
-    assert all(each.device_bytes < plan.device_bytes for _, each in lower)
-    assert gain_lines(plan)[0].endswith("with parts that take turns (--offload-model)")
+    plans = [planned(80, layout=layout, variants=4) for layout in ("together", "turns")]
+    for plan in plans:
+        lower = gains(plan)
+        assert len(lower) >= 5 and all(each.device_bytes < plan.device_bytes for _, each in lower)
+    assert gain_lines(plans[0])[0].endswith("with parts that take turns (--offload-model)")
+    assert gain_lines(plans[1])[0].endswith("with a transformer that comes block by block (--memory stream)")
 
 
 def test_the_plan_in_words() -> None:
@@ -315,8 +401,8 @@ def test_the_plan_in_words() -> None:
     assert verdict(planned(80)).startswith("fits, where all parts stay on the device: 80.0 GB free")
     assert "may fit" in verdict(planned(0.95 * planned(80).device_bytes / GB))
     assert verdict(planned(16)).startswith("does not fit")
-    assert "It would fit with parts that take turns (--offload-model): 37.4 GB and 4" in refusal(planned(48))
-    assert "6.0 GB are free" in refusal(planned(6)) and "use a smaller model" in refusal(planned(6))
+    assert "It would fit with parts that take turns (--offload-model): 37.1 GB and 4" in refusal(planned(48))
+    assert "2.0 GB are free" in refusal(planned(2)) and "use a smaller model" in refusal(planned(2))
     assert "of main memory in the stage" in refusal(planned(48, 32, layout="turns"))
     assert (size(123_456_789), size(12_345_678_900)) == ("123 MB", "12.3 GB")
 

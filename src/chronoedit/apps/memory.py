@@ -17,6 +17,7 @@ from chronoedit.errors import CheckpointError, ChronoEditError
 from chronoedit.request import EditRequest
 
 if TYPE_CHECKING:
+    from chronoedit.runtime.plan import Plan
     from chronoedit.runtime.plan_facts import ModelFacts
     from chronoedit.runtime.plan_stages import Machine, Work
 
@@ -71,19 +72,24 @@ def work_of(request: EditRequest, photo_size: tuple[int, int], facts: ModelFacts
         steps=course.num_steps,
         reasoning_steps=reasoning_steps if course.reasons else 0,
         guided=complete.guidance_scale > 1,
+        guided_until=complete.guidance_until,
         variants=request.num_variants,
         trajectory=course.trajectory,
         negative_keys=None if complete.negative_prompt else NO_PROMPT_KEYS,
-        fused_parameters=fused_parameters(loras),
+        fused_parameters=fused_parameters(loras, beside=facts.components["transformer"].as_stored > 0),
     )
 
 
-def fused_parameters(loras: Iterable[Path]) -> int:
-    """Weights that LoRA files change, from their headers: those of the file that changes most."""
-    return max((_changed_by(path) for path in loras), default=0)
+def fused_parameters(loras: Iterable[Path], *, beside: bool = False) -> int:
+    """Weights that LoRA files change, from their headers: those of the file that changes most.
+
+    Where LoRAs lie `beside` the weights, as they do with those in fp8 and GGUF: the numbers of all their factors.
+    """
+    sizes = [_changed_by(path, beside=beside) for path in loras]
+    return sum(sizes) if beside else max(sizes, default=0)
 
 
-def _changed_by(lora: Path) -> int:
+def _changed_by(lora: Path, *, beside: bool) -> int:
     from chronoedit.model.headers import read_header
 
     outs, ins = {}, {}
@@ -94,10 +100,13 @@ def _changed_by(lora: Path) -> int:
     for name, info in tensors.items():
         found = LORA_FACTORS.fullmatch(name)
         if found is not None and len(info.shape) > 1 and found["side"] in ("B", "up"):
-            outs[found["module"]] = info.shape[0]
+            outs[found["module"]] = info.shape
         elif found is not None and len(info.shape) > 1:
-            ins[found["module"]] = math.prod(info.shape[1:])
-    return sum(outs[module] * ins[module] for module in outs.keys() & ins.keys())
+            ins[found["module"]] = info.shape
+    modules = outs.keys() & ins.keys()
+    if beside:
+        return sum(math.prod(outs[module]) + math.prod(ins[module]) for module in modules)
+    return sum(outs[module][0] * math.prod(ins[module][1:]) for module in modules)
 
 
 def photo_size(path: Path) -> tuple[int, int]:
@@ -112,36 +121,59 @@ def photo_size(path: Path) -> tuple[int, int]:
 
 
 def fitted(flags: ModelFlags, memory: str, request: EditRequest) -> ModelFlags:
-    """The flags with which the edit fits: with parts that take turns, where only that does; told in a line.
+    """The flags with which the edit fits, in the first layout that does or the one `memory` names; told in a line.
 
-    With `memory` off, and for a model whose sizes are not known before it is downloaded, the flags as they are.
+    With `memory` off, and for a model whose sizes are not known before it is downloaded, nothing is chosen.
     Raises ChronoEditError, which names the nearest that would fit, when the edit does not; else as the model's opening.
     """
-    name = flags.model_path or DEFAULT_MODEL
     if memory == "off":
         return flags
-    from chronoedit.runtime.plan import choose
-    from chronoedit.runtime.plan_lines import refusal, size, verdict
-    from chronoedit.runtime.plan_stages import Case
+    from chronoedit.runtime.plan_lines import refusal, verdict
 
-    facts = known_facts(name, flags.base)
+    named = flags if memory == "auto" else replace(flags, layout=memory)
+    facts = known_facts(flags.model_path or DEFAULT_MODEL, flags.base)
     if facts is None:
-        return flags
+        return named
     machine = machine_for(flags.device)
     work = work_of(request, photo_size(Path(str(request.image))), facts, flags.lora_path)
-    layout = "turns" if flags.offload_model else "together"
-    plan = choose(Case(facts=facts, work=work, machine=machine, layout=layout, precision=flags.precision))
+    plan = planned(facts, work, machine, flags, memory)
     if plan.hopeless:
         raise ChronoEditError(f"{refusal(plan)}; or try all the same with --memory off")
-    if plan.case.layout != layout:
-        print(
-            f"note: parts take turns on the device: {size(plan.device_bytes)} at once, of {size(machine.device_bytes)} "
-            "free (--memory off leaves them all there)",
-            file=sys.stderr,
-        )
+    if (plan.case.layout, plan.case.tile_px) != (first_layout(flags, memory), flags.vae_tiling):
+        print(f"note: {arranged(plan)}", file=sys.stderr)
     elif not plan.fits:
         print(f"note: the edit {verdict(plan)}", file=sys.stderr)
-    return replace(flags, offload_model=plan.case.layout == "turns")
+    return replace(named, layout=plan.case.layout, vae_tiling=plan.case.tile_px)
+
+
+def planned(facts: ModelFacts, work: Work, machine: Machine, flags: ModelFlags, memory: str) -> Plan:
+    """The plan of an edit with the flags: in the layout that `memory` names, else (auto) in the first that fits.
+
+    In either, the autoencoder goes in tiles where only that fits.
+    """
+    from chronoedit.runtime.plan import choose, choose_tiles
+    from chronoedit.runtime.plan_stages import Case
+
+    layout = first_layout(flags, memory)
+    case = Case(
+        facts=facts, work=work, machine=machine, layout=layout, precision=flags.precision, tile_px=flags.vae_tiling
+    )
+    return choose(case) if memory == "auto" else choose_tiles(case)
+
+
+def first_layout(flags: ModelFlags, memory: str) -> str:
+    """The layout that is asked for, from which on "auto" looks for one that fits."""
+    if memory in ("auto", "off"):
+        return "turns" if flags.offload_model else "together"
+    return memory
+
+
+def arranged(plan: Plan) -> str:
+    """How the parts are arranged so that the edit fits, in a sentence."""
+    from chronoedit.runtime.plan_lines import arrangement, size
+
+    free = size(plan.case.machine.device_bytes)
+    return f"{arrangement(plan)}: {size(plan.device_bytes)} at once, of {free} free (--memory off keeps to the flags)"
 
 
 def known_facts(name: str, base: str | None) -> ModelFacts | None:

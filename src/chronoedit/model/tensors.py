@@ -56,13 +56,17 @@ class SafetensorsSource:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadPlan:
-    """How a module takes its tensors: type, device, parts that stay fp32, names that may be there or not."""
+    """How a module takes its tensors: type, device, parts that stay fp32, names that may be there or not.
+
+    Where `mapped`, parameters keep the type of their file, so that they stay in it; `computed_in` tells the other.
+    """
 
     dtype: torch.dtype
     device: torch.device
     where: str
     keep_in_fp32: Collection[str] = ()
     ignored: Callable[[str], bool] = lambda name: False
+    mapped: bool = False
 
     def dtype_of(self, name: str) -> torch.dtype:
         """The type of one parameter: half precision is widened where a component of its name asks for it."""
@@ -89,10 +93,13 @@ def load_module(module: ModuleT, source: TensorSource, plan: LoadPlan) -> Module
     for name, tensor in source.read(plan.device):
         if name not in twins:
             continue
-        tensor = tensor.to(plan.device, plan.dtype_of(name))
+        dtype = plan.dtype_of(name)
+        if not plan.mapped or hasattr(tensor, "__tensor_flatten__"):  # what is made of others says only what it is for
+            tensor = tensor.to(dtype=dtype)
+        tensor = tensor.to(plan.device)
         for twin in twins.pop(name):
             twins.pop(twin, None)
-            _assign(module, twin, tensor)
+            _assign(module, twin, tensor, dtype)
     module.to(plan.device)
     return module.requires_grad_(False).eval()
 
@@ -120,10 +127,28 @@ def _names_by_parameter(module: nn.Module) -> dict[str, list[str]]:
     return {name: groups[id(tensor)] for name, tensor in state.items()}
 
 
-def _assign(module: nn.Module, name: str, tensor: Tensor) -> None:
+def _assign(module: nn.Module, name: str, tensor: Tensor, dtype: torch.dtype) -> None:
     path, _, leaf = name.rpartition(".")
     owner = module.get_submodule(path)
     if leaf in owner._parameters:
-        owner._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+        tensor = nn.Parameter(tensor, requires_grad=False)
+        owner._parameters[leaf] = tensor
     else:
         owner._buffers[leaf] = tensor
+    if tensor.dtype != dtype:
+        setattr(tensor, _COMPUTED_IN, dtype)
+
+
+_COMPUTED_IN = "_chronoedit_computed_in"
+
+
+def computed_in(tensor: Tensor) -> torch.dtype:
+    """The type that a parameter is computed with: its own, unless it was loaded as it is stored in a file."""
+    return getattr(tensor, _COMPUTED_IN, tensor.dtype)
+
+
+def convert(parameter: Tensor) -> None:
+    """Give a parameter that was loaded as it is stored the type that it is computed with."""
+    if hasattr(parameter, _COMPUTED_IN):
+        parameter.data = parameter.data.to(computed_in(parameter))
+        delattr(parameter, _COMPUTED_IN)

@@ -86,6 +86,18 @@ def measure_throughput(device: torch.device, dtype: torch.dtype, seconds: float 
     return count * 2 * side**3 / (time.perf_counter() - began)
 
 
+def measure_copies(device: torch.device, seconds: float = 0.1) -> float:
+    """Bytes/s from pinned main memory to a CUDA device, timed for about so long after a copy that is not counted."""
+    host = torch.empty(1 << 28, dtype=torch.uint8).pin_memory()
+    there = torch.empty_like(host, device=device)
+    _synchronised(there.copy_(host, non_blocking=True))
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        _synchronised(there.copy_(host, non_blocking=True))
+        count += 1
+    return count * host.nbytes / (time.perf_counter() - began)
+
+
 def _synchronised(tensor: torch.Tensor) -> None:
     if tensor.device.type == "cuda":
         torch.cuda.synchronize(tensor.device)

@@ -6,15 +6,30 @@ parts is an entry in `LAYOUTS`; what could be changed about an edit, so that it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Literal
 
 from chronoedit.runtime.plan_stages import Case, Task, Work, tasks
+from chronoedit.runtime.plan_weights import (
+    LAYOUTS,
+    Blocks,
+    Layout,
+    Place,
+    Row,
+    check_layout,
+    next_layout,
+    part_bytes,
+    stored_bytes,
+    streamed_blocks,
+    weights,
+)
 from chronoedit.runtime.quantize import PRECISIONS
 
-Place = Literal["device", "host"]
+__all__ = [
+    "LAYOUTS", "Layout", "Place", "Plan", "Row", "Stage", "check_layout", "choose", "choose_tiles", "gains", "least",
+    "make_plan", "nearest", "next_layout", "stored_bytes",
+]  # fmt: skip
 
 DOUBT = 0.1
 """Plans err by about so much: what is larger than the memory by less may still run, and is not refused."""
@@ -22,42 +37,30 @@ DOUBT = 0.1
 EFFICIENCY = {"transformer": 0.6, "autoencoder": 0.2, "text_encoder": 0.5, "image_encoder": 0.5}
 """Each part's share of the speed of one large matrix product: the first two measured on a CPU, with small models."""
 
+TILE_SIDES_PX = (512, 256)
+"""Tiles of the autoencoder that are tried, in turn: at 1280 × 720 they compute 1.1 and 1.3 times as much."""
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """A way to arrange the parts: `on_device(used, loaded)` are those on the device while `used` works."""
+COPY_BYTES_PER_S = 20e9
+"""From pinned main memory to a GPU, where it is not measured: about what 16 lanes of PCIe 4.0 carry."""
 
-    told: str
-    flag: str
-    on_device: Callable[[str, Sequence[str]], Sequence[str]]
-
-
-LAYOUTS: Mapping[str, Layout] = {
-    "together": Layout(told="all parts stay on the device", flag="", on_device=lambda used, loaded: loaded),
-    "turns": Layout(
-        told="parts take turns on the device", flag="--offload-model", on_device=lambda used, loaded: [used]
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """Something that lies in memory; of its bytes, `mapped` can be dropped and read from a file again."""
-
-    what: str
-    where: Place
-    bytes: int
-    mapped: int = 0
+DISK_BYTES_PER_S = 2e9
+"""From files, of which main memory cannot hold what is read before it is read again: an NVMe disk, cautiously."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of an edit: what lies where when it takes most, and what it computes with which part."""
+    """A stage of an edit: what lies where when it takes most, and what it computes with which part.
+
+    Bytes are `copied` to the device before it computes, and `streamed` while it does, or `from_disk`.
+    """
 
     name: str
     part: str
     rows: tuple[Row, ...]
     flops: float
+    copied: int = 0
+    streamed: int = 0
+    from_disk: bool = False
 
     def bytes(self, where: Place) -> int:
         """All that lies there."""
@@ -67,9 +70,14 @@ class Stage:
         """Without what could be read from a file again."""
         return sum(row.bytes - row.mapped for row in self.rows if row.where == where)
 
-    def seconds(self, flops_per_s: float) -> float:
-        """About how long it takes, given the speed of a matrix product (`machine.measure_throughput`)."""
-        return self.flops / (flops_per_s * EFFICIENCY[self.part]) if self.flops else 0.0
+    def seconds(self, flops_per_s: float, bytes_per_s: float = COPY_BYTES_PER_S) -> float:
+        """About how long it takes, given the speed of a matrix product (`machine.measure_throughput`) and of copies.
+
+        What is streamed is copied while the device computes: the slower of both counts.
+        """
+        computing = self.flops / (flops_per_s * EFFICIENCY[self.part]) if self.flops else 0.0
+        rate = min(bytes_per_s, DISK_BYTES_PER_S) if self.from_disk else bytes_per_s
+        return self.copied / rate + max(computing, self.streamed / rate)
 
 
 @dataclass(frozen=True)
@@ -79,19 +87,23 @@ class Plan:
     case: Case
     stages: tuple[Stage, ...]
 
+    def bytes(self, stage: Stage, where: Place) -> int:
+        """What a stage takes there; where weights are to stay in their files, without what those hold."""
+        return stage.must_stay_bytes(where) if LAYOUTS[self.case.layout].mapped else stage.bytes(where)
+
     def peak(self, where: Place) -> Stage:
         """The stage that takes most there."""
-        return max(self.stages, key=lambda stage: stage.bytes(where))
+        return max(self.stages, key=lambda stage: self.bytes(stage, where))
 
     @property
     def device_bytes(self) -> int:
         """The most that lies on the device at once."""
-        return self.peak("device").bytes("device")
+        return self.bytes(self.peak("device"), "device")
 
     @property
     def host_bytes(self) -> int:
         """The most that lies in main memory at once, where that is not the device's own."""
-        return self.peak("host").bytes("host")
+        return self.bytes(self.peak("host"), "host")
 
     @property
     def fits(self) -> bool:
@@ -108,63 +120,37 @@ class Plan:
             (1 - DOUBT) * stage.must_stay_bytes(where) > free for where, free in room.items() for stage in self.stages
         )
 
-    def seconds(self, flops_per_s: float) -> float:
+    def seconds(self, flops_per_s: float, bytes_per_s: float = COPY_BYTES_PER_S) -> float:
         """About how long the edit takes, loading aside."""
-        return sum(stage.seconds(flops_per_s) for stage in self.stages)
+        return sum(stage.seconds(flops_per_s, bytes_per_s) for stage in self.stages)
 
 
 def make_plan(case: Case) -> Plan:
     """What an edit takes in each stage. Raises ValueError for a layout that there is not."""
-    if case.layout not in LAYOUTS:
-        raise ValueError(f"layout {case.layout!r} is unknown; choose from {', '.join(LAYOUTS)}")
+    check_layout(case.layout)
     loaded: list[str] = []
     visited: set[str] = set()
-    stages = []
+    stages: list[Stage] = []
     for task in tasks(case):
         loaded += [part for part in task.loads if part not in loaded]
-        rows = [*_weights(case, task, loaded, visited), *_before_lora(case), *_activations(case, task)]
-        stages.append(Stage(task.name, task.part, tuple(row for row in rows if row.bytes), task.flops))
+        rows = [*weights(case, task, loaded, visited), *_before_lora(case), *_activations(case, task)]
+        comes = task.part != (stages[-1].part if stages else "")
+        stages.append(_stage(case, task, tuple(row for row in rows if row.bytes), comes))
         visited.add(task.part)
     return Plan(case, tuple(stages))
 
 
-def _weights(case: Case, task: Task, loaded: Sequence[str], visited: set[str]) -> list[Row]:
-    """Where the parts lie that have been loaded so far, and what of a file is read whole."""
-    machine, rows = case.machine, []
-    # A part is read into main memory where it is to take turns, and goes back there when its turn is over.
-    on_device = LAYOUTS[case.layout].on_device(task.part, loaded)
-    for part in loaded:
-        component = case.facts.components[part]
-        size = component.bytes(machine.weight_bytes)
-        mapped = 0
-        if part == "transformer" and case.precision is not None and task.name != "load":
-            size = stored_bytes(case)
-        elif machine.kind == "cpu" or (part not in on_device and part not in visited and not machine.shared):
-            mapped = component.mapped_bytes(machine.weight_bytes)
-        here: Place = "device" if machine.shared or part in on_device else "host"
-        if part == "transformer" and task.name == "load" and case.precision is not None and not machine.shared:
-            here = "host"  # where it is made smaller, layer by layer
-        rows.append(Row(PARTS[part], here, size, mapped))
-    if task.name == "load":
-        whole = sum(case.facts.components[part].read_whole_bytes for part in loaded)
-        rows.append(Row("a file while it is read", "device" if machine.shared else "host", whole))
-    return rows
-
-
-def stored_bytes(case: Case) -> int:
-    """The transformer as it lies in memory once its blocks are stored in the case's precision."""
-    shape = case.facts.transformer
-    assert case.precision is not None
-    blocks = round(shape.layers * shape.block_parameters * PRECISIONS[case.precision].bytes_a_weight)
-    return blocks + case.machine.weight_bytes * shape.end_parameters
-
-
-PARTS = {
-    "transformer": "transformer",
-    "autoencoder": "autoencoder",
-    "text_encoder": "text encoder",
-    "image_encoder": "image encoder",
-}
+def _stage(case: Case, task: Task, rows: tuple[Row, ...], comes: bool) -> Stage:
+    """What is copied for it: the part that works, where parts come and go, and its blocks in each pass."""
+    layout, machine = LAYOUTS[case.layout], case.machine
+    copied = streamed = 0
+    if task.part and not machine.shared and layout.on_device(task.part, []):
+        blocks = streamed_blocks(case, task.part) if layout.streams else Blocks()
+        streamed = task.passes * blocks.count * blocks.each
+        copied = comes * (part_bytes(case, task.part) - blocks.whole + (1 + case.work.guided) * blocks.alone)
+    # Where main memory cannot hold the files whole, what is needed next is what was dropped longest ago.
+    from_disk = layout.mapped and sum(row.bytes for row in rows if row.where == "host") > machine.host_bytes
+    return Stage(task.name, task.part, rows, task.flops, copied=copied, streamed=streamed, from_disk=from_disk)
 
 
 def _before_lora(case: Case) -> list[Row]:
@@ -187,17 +173,32 @@ class Change:
     candidates: Callable[[Case], Iterator[tuple[str, Case]]]
 
 
-def _turns(case: Case) -> Iterator[tuple[str, Case]]:
-    if case.layout == "together" and not case.machine.shared:
-        yield "parts that take turns (--offload-model)", replace(case, layout="turns")
+def _layouts(case: Case) -> Iterator[tuple[str, Case]]:
+    words = {
+        "turns": "parts that take turns",
+        "stream": "a transformer that comes block by block",
+        "disk": "weights that stay in their files",
+    }
+    name = None if case.machine.shared else next_layout(case.layout)
+    while name is not None:
+        yield f"{words[name]} ({LAYOUTS[name].flag})", replace(case, layout=name)
+        name = next_layout(name)
 
 
 def _fewer_bits(case: Case) -> Iterator[tuple[str, Case]]:
     names = {"int8": "weights in 8 bits (--precision int8)", "int4": "weights in 4 bits (--precision int4)"}
-    for name, words in names.items() if case.precision is None else ():
+    stored_in_few = case.facts.components["transformer"].as_stored > 0
+    for name, words in names.items() if case.precision is None and not stored_in_few else ():
         devices = PRECISIONS[name].devices
         if devices is None or case.machine.kind in devices:
             yield words, replace(case, precision=name)
+
+
+def _tiles(case: Case) -> Iterator[tuple[str, Case]]:
+    for side in TILE_SIDES_PX:
+        smaller = max(case.work.height, case.work.width) if case.tile_px is None else case.tile_px
+        if side < smaller and side % case.facts.autoencoder.scale_factor_spatial == 0:
+            yield f"the autoencoder in tiles (--vae-tiling {side})", replace(case, tile_px=side)
 
 
 def _picture(case: Case) -> Iterator[tuple[str, Case]]:
@@ -227,7 +228,8 @@ def _with(case: Case, work: Work) -> Case:
 
 
 CHANGES = (
-    Change("turns", _turns),
+    Change("tiles", _tiles),
+    Change("layout", _layouts),
     Change("fewer bits", _fewer_bits),
     Change("picture", _picture),
     Change("one", _one),
@@ -237,13 +239,29 @@ CHANGES = (
 
 
 def choose(case: Case) -> Plan:
-    """The first layout from the case's own on with which the edit fits; else one that may do; else the case's own."""
+    """The first layout from the case's own on with which the edit fits; else one that may do; else the case's own.
+
+    In each, the autoencoder goes in tiles where only that fits.
+    """
     names = list(LAYOUTS)
     names = [case.layout] if case.machine.shared else names[names.index(case.layout) :]
-    plans = [make_plan(replace(case, layout=name)) for name in names]
+    plans = [plan for name in names for plan in _in_tiles(replace(case, layout=name))]
     fitting = [plan for plan in plans if plan.fits]
     possible = [plan for plan in plans if not plan.hopeless]
-    return fitting[0] if fitting else possible[-1] if possible else plans[0]
+    if fitting or not possible:
+        return fitting[0] if fitting else plans[0]
+    return min(possible, key=lambda plan: plan.device_bytes)
+
+
+def choose_tiles(case: Case) -> Plan:
+    """The case's own layout, the autoencoder in tiles where only that fits; where nothing does, what takes least."""
+    plans = _in_tiles(case)
+    return next((plan for plan in plans if plan.fits), min(plans, key=lambda plan: plan.device_bytes))
+
+
+def _in_tiles(case: Case) -> list[Plan]:
+    """As it is, and in tiles from large to small."""
+    return [make_plan(each) for each in (case, *(tiled for _, tiled in _tiles(case)))]
 
 
 def gains(plan: Plan) -> list[tuple[str, Plan]]:

@@ -79,6 +79,11 @@ class Shape:
         """All of them."""
         return self.layers * self.block_parameters + self.end_parameters
 
+    @property
+    def prompt_parameters(self) -> int:
+        """Of one block: those of the layers that see prompts alone (see `offload.PROMPT_LAYERS`)."""
+        return (4 if self.image_branch else 2) * self.width * (self.width + 1)
+
     def tokens(self, latent_frames: int, height: int, width: int, cell_px: int = 8) -> int:
         """Video tokens of an example of this size in pixels; a cell of the latents has `cell_px` pixels a side."""
         return latent_frames * (height // cell_px) * (width // cell_px) // self.token_cells
@@ -125,13 +130,14 @@ class EncoderShape:
 class Component:
     """A part of a model: parameters by stored type, and how many of them are computed with in fp32 in any case.
 
-    `read_whole_bytes` is what of its file must lie in main memory while it is read: all of a GGUF file.
+    Of a single file in fp8 or GGUF, `as_stored` parameters stay as they are, in `as_stored_bytes`.
     """
 
     name: str
     stored: Mapping[str, int]
     in_fp32: int = 0
-    read_whole_bytes: int = 0
+    as_stored: int = 0
+    as_stored_bytes: int = 0
 
     @property
     def parameters(self) -> int:
@@ -140,13 +146,15 @@ class Component:
 
     def bytes(self, weight_bytes: int) -> int:
         """As it lies in memory, where weights take `weight_bytes` each unless they stay in fp32."""
-        return weight_bytes * (self.parameters - self.in_fp32) + 4 * self.in_fp32
+        return (
+            weight_bytes * (self.parameters - self.in_fp32 - self.as_stored) + 4 * self.in_fp32 + self.as_stored_bytes
+        )
 
     def mapped_bytes(self, weight_bytes: int) -> int:
         """Of these, what the CPU maps from a file of the same type: the system can drop it and read it again."""
         wanted = "F32" if weight_bytes == 4 or self.in_fp32 == self.parameters else "BF16"
-        if self.read_whole_bytes or set(self.stored) != {wanted}:
-            return 0
+        if set(self.stored) != {wanted}:
+            return self.as_stored_bytes
         return self.bytes(weight_bytes) - (4 * self.in_fp32 if wanted == "BF16" else 0)
 
 
@@ -266,17 +274,22 @@ def _transformer(folder: Path) -> Component:
 def _with_file(facts: ModelFacts, path: Path) -> ModelFacts:
     """The same model with a transformer from one file, under whatever names, of whatever stored types."""
     from chronoedit.model.singlefile import open_source
+    from chronoedit.model.stored import stays_stored
 
     tensors = dict(open_source(path).tensors)
-    whole = path.stat().st_size if path.suffix.lower() == ".gguf" else 0
-    transformer = _of_transformer(tensors, read_whole_bytes=whole)
+    stays = [info for name, info in tensors.items() if stays_stored(name, info)]
+    transformer = replace(
+        _of_transformer(tensors),
+        as_stored=sum(math.prod(info.shape) for info in stays),
+        as_stored_bytes=sum(info.size_bytes for info in stays),
+    )
     return replace(facts, name=path.stem, components={**facts.components, "transformer": transformer})
 
 
-def _of_transformer(tensors: Mapping[str, TensorInfo], read_whole_bytes: int = 0) -> Component:
+def _of_transformer(tensors: Mapping[str, TensorInfo]) -> Component:
     sizes = {name: math.prod(info.shape) for name, info in tensors.items() if not keys.IGNORED_NAME.fullmatch(name)}
     stored = _stored({name: tensors[name] for name in sizes})
-    return Component(name="transformer", stored=stored, in_fp32=_kept(sizes), read_whole_bytes=read_whole_bytes)
+    return Component(name="transformer", stored=stored, in_fp32=_kept(sizes))
 
 
 def _component(name: str, table: Mapping[str, TensorInfo], *, in_fp32: bool) -> Component:

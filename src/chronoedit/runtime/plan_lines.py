@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chronoedit.runtime.plan import LAYOUTS, Place, Plan, Stage, gains, least, nearest
+from chronoedit.runtime.plan import COPY_BYTES_PER_S, LAYOUTS, Place, Plan, Stage, gains, least, nearest
 
 SMALLEST_SHOWN = 0.02
 """Share of a stage's bytes below which a row is not named."""
@@ -17,13 +17,13 @@ def size(count: int) -> str:
     return f"{count / GIGABYTE:.1f} GB" if count >= GIGABYTE else f"{count / MEGABYTE:.0f} MB"
 
 
-def table(plan: Plan, flops_per_s: float | None = None) -> list[str]:
-    """The stages, a line each; with the speed of a matrix product, the time of each too."""
+def table(plan: Plan, flops_per_s: float | None = None, bytes_per_s: float = COPY_BYTES_PER_S) -> list[str]:
+    """The stages, a line each; with the speed of a matrix product, the time of each too, copies included."""
     rows = [_heading(plan, flops_per_s)]
-    rows += [_line(stage, plan, flops_per_s) for stage in plan.stages]
+    rows += [_line(stage, plan, flops_per_s, bytes_per_s) for stage in plan.stages]
     total = ["the most at once", size(plan.device_bytes)]
     total += [] if plan.case.machine.shared else [size(plan.host_bytes)]
-    total += [] if flops_per_s is None else [f"{_seconds(plan.seconds(flops_per_s))} in all"]
+    total += [] if flops_per_s is None else [f"{_seconds(plan.seconds(flops_per_s, bytes_per_s))} in all"]
     rows.append(total)
     return _aligned(rows)
 
@@ -33,12 +33,12 @@ def _heading(plan: Plan, flops_per_s: float | None) -> list[str]:
     return ["stage", *places, *([] if flops_per_s is None else ["about"])]
 
 
-def _line(stage: Stage, plan: Plan, flops_per_s: float | None) -> list[str]:
-    cells = [stage.name, size(stage.bytes("device"))]
+def _line(stage: Stage, plan: Plan, flops_per_s: float | None, bytes_per_s: float) -> list[str]:
+    cells = [stage.name, size(plan.bytes(stage, "device"))]
     if not plan.case.machine.shared:
-        cells.append(size(stage.bytes("host")))
+        cells.append(size(plan.bytes(stage, "host")))
     if flops_per_s is not None:
-        cells.append(_seconds(stage.seconds(flops_per_s)) if stage.flops else "")
+        cells.append(_seconds(stage.seconds(flops_per_s, bytes_per_s)) if stage.flops else "")
     return cells
 
 
@@ -60,13 +60,22 @@ def _seconds(seconds: float) -> str:
     )
 
 
+def arrangement(plan: Plan) -> str:
+    """How the parts lie and how the autoencoder works, where that is worth a word."""
+    told = [] if plan.case.machine.shared else [LAYOUTS[plan.case.layout].told]
+    if plan.case.tile_px is not None:
+        told.append(f"the autoencoder works in tiles of {plan.case.tile_px} px")
+    return ", and ".join(told)
+
+
 def verdict(plan: Plan) -> str:
     """Whether it fits, in a sentence."""
     machine = plan.case.machine
     free = f"{size(machine.device_bytes)} free"
     if not machine.shared:
         free = f"{free} on the device, {size(machine.host_bytes)} in main memory"
-    told = "" if machine.shared else f", where {LAYOUTS[plan.case.layout].told}"
+    told = arrangement(plan)
+    told = f", where {told}" if told else ""
     if plan.fits:
         return f"fits{told}: {free}"
     if not plan.hopeless:
@@ -93,8 +102,9 @@ def refusal(plan: Plan) -> str:
     stage = plan.peak(where)
     free = machine.device_bytes if where == "device" else machine.host_bytes
     place = "of main memory" if machine.shared or where == "host" else "on the device"
+    needed = size(plan.bytes(stage, where))
     message = (
-        f"this edit needs about {size(stage.bytes(where))} {place} in the stage '{stage.name}', and {size(free)} are "
+        f"this edit needs about {needed} {place} in the stage '{stage.name}', and {size(free)} are "
         f"free ({parts(stage, where)})."
     )
     ways = nearest(plan)

@@ -26,9 +26,9 @@ SOLVER_TENSORS = 8
 class Work:
     """What is asked of an edit: sizes in px, denoising steps, those with reasoning frames (0: none), rows.
 
-    `text_keys` and `negative_keys` are keys of the two prompts, None the most that there can be; `trajectory` shows
-    the reasoning frames; `fused_parameters` weights are changed by LoRAs. Raises ValueError for sizes or steps that
-    cannot be.
+    Where it is `guided`, the first `guided_until` of the steps are, a share. `text_keys` and `negative_keys` are keys
+    of the two prompts, None the most that there can be; `trajectory` shows the reasoning frames; `fused_parameters`
+    weights are changed by LoRAs. Raises ValueError for sizes or steps that cannot be.
     """
 
     height: int
@@ -36,6 +36,7 @@ class Work:
     steps: int
     reasoning_steps: int = 0
     guided: bool = True
+    guided_until: float = 1.0
     variants: int = 1
     trajectory: bool = False
     text_keys: int | None = None
@@ -48,6 +49,11 @@ class Work:
                 raise ValueError(f"{name} is {getattr(self, name)}; at least 1 is expected")
         if not 0 <= self.reasoning_steps <= self.steps:
             raise ValueError(f"reasoning_steps is {self.reasoning_steps}; 0 to the {self.steps} steps are expected")
+
+    def guided_steps(self, start: int, stop: int) -> int:
+        """How many of these steps take a second pass, as `guidance.guided_until` has it."""
+        guided = max(1, round(self.guided_until * self.steps)) if self.guided else 0
+        return max(0, min(stop, guided) - start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,23 +77,40 @@ class Machine:
         """Bytes of a weight as the editor loads it: fp32 on a CPU, else bf16."""
         return 4 if self.kind == "cpu" else 2
 
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of a number as the autoencoder decodes: bf16 on a GPU that `Editor` decodes so on, else fp32."""
+        return 2 if self.kind in ("cuda", "rocm") else FP32
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is planned: a model, an edit, a machine, a name in `plan.LAYOUTS`, and one in `PRECISIONS` or None."""
+    """What is planned: a model, an edit, a machine, a name in `plan.LAYOUTS`, one in `PRECISIONS` or None.
+
+    `tile_px` is the side of the autoencoder's tiles, None: none.
+    """
 
     facts: ModelFacts
     work: Work
     machine: Machine
     layout: str = "together"
     precision: str | None = None
+    tile_px: int | None = None
+
+    @property
+    def tiles(self) -> act.Tiles | None:
+        """How the autoencoder divides pictures; None: not at all."""
+        if self.tile_px is None:
+            return None
+        return act.Tiles.of(self.facts.autoencoder, self.work.height, self.work.width, self.tile_px)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """One stage: the parts that are loaded for it, the one that works, and bytes.
 
-    `kept` lies on the device for later stages, `working` comes and goes, `pictures` are pixels in main memory.
+    `kept` lies on the device for later stages, `working` comes and goes, `pictures` are pixels in main memory. In
+    `passes` all blocks of the transformer are gone through.
     """
 
     name: str
@@ -97,6 +120,7 @@ class Task:
     working: int = 0
     pictures: int = 0
     flops: float = 0.0
+    passes: int = 0
 
 
 def tasks(case: Case) -> Iterator[Task]:
@@ -122,6 +146,7 @@ def _encoding(case: Case) -> Iterator[Task]:
         loads=("text_encoder",),
         working=act.text_bytes(facts.text, case.machine.weight_bytes),
         flops=(1 + work.guided) * act.encoder_flops(facts.text),
+        passes=1 + work.guided,
     )
     if facts.image is not None:
         yield Task(
@@ -132,35 +157,37 @@ def _encoding(case: Case) -> Iterator[Task]:
             flops=act.encoder_flops(facts.image),
         )
     chunks, shape = latent_frames(facts, work), facts.autoencoder
-    steps = list(act.encoder_steps(shape, work.height, work.width))
+    steps = list(act.encoder_steps(shape, work.height, work.width, case.tiles))
     video = _video_bytes(work, 1 + (chunks - 1) * act.CHUNK_FRAMES)
-    copies = 2 if (shape.patch_size or 1) > 1 else 1  # patches are cut from a second one
+    copies = 2 if (shape.patch_size or 1) > 1 and case.tiles is None else 1  # patches are cut from a second one
     yield Task(
         name="encode the picture",
         part="autoencoder",
         loads=(),
         working=act.autoencoder_bytes(steps, chunks, on_cpu=case.machine.kind == "cpu") + copies * video,
-        flops=act.autoencoder_flops(steps, chunks),
+        flops=act.autoencoder_flops(steps, chunks, case.tiles),
     )
 
 
 def _denoising(case: Case) -> Iterator[Task]:
     work, first = case.work, latent_frames(case.facts, case.work)
     if work.reasoning_steps:
-        yield _steps("denoise, reasoning", case, first, work.reasoning_steps, work.variants)
-    left = work.steps - work.reasoning_steps
+        yield _steps("denoise, reasoning", case, first, range(work.reasoning_steps), work.variants)
+    left = range(work.reasoning_steps, work.steps)
     if left:
         yield _steps("denoise", case, EDIT_LATENTS, left, work.variants)
     if work.trajectory and left:
         yield _steps("denoise, to show it", case, first, left, 1)
 
 
-def _steps(name: str, case: Case, frames: int, steps: int, rows: int) -> Task:
-    """So many steps with so many latent frames; both branches of guidance at once where that is few tokens."""
+def _steps(name: str, case: Case, frames: int, steps: range, rows: int) -> Task:
+    """These steps with so many latent frames; both branches of guidance at once where that is few tokens."""
     facts, work, shape = case.facts, case.work, case.facts.transformer
     weight_bytes = case.machine.weight_bytes
     tokens, branches = facts.tokens(frames, work.height, work.width), 1 + work.guided
-    at_once = branches * rows if rows * tokens <= MAX_TOKENS_BATCHED else rows
+    together = rows * tokens <= MAX_TOKENS_BATCHED
+    at_once = branches * rows if together else rows
+    guided = work.guided_steps(steps.start, steps.stop)
     ends = 36 * shape.token_cells * (FP32 + weight_bytes) + 8 * shape.width // shape.heads  # what goes in, angles
     keys = _keys(facts, work)
     return Task(
@@ -169,8 +196,9 @@ def _steps(name: str, case: Case, frames: int, steps: int, rows: int) -> Task:
         loads=(),
         kept=_prompt_kv(case) + _latents(facts, work),
         working=act.block_bytes(shape, at_once * tokens, weight_bytes) + at_once * tokens * ends,
-        flops=steps * branches * rows * act.forward_flops(shape, tokens, keys)
+        flops=(len(steps) + guided) * rows * act.forward_flops(shape, tokens, keys)
         + branches * act.prompt_flops(shape, keys),
+        passes=len(steps) + (0 if together else guided),
     )
 
 
@@ -205,16 +233,19 @@ def _decoding(case: Case) -> Iterator[Task]:
 def _decode(name: str, case: Case, frames: int, rows: int) -> Task:
     """One row after the other; the keys of the prompts are still there."""
     work = case.work
-    steps = list(act.decoder_steps(case.facts.autoencoder, work.height, work.width))
+    steps = list(act.decoder_steps(case.facts.autoencoder, work.height, work.width, case.tiles))
     pixels = _video_bytes(work, 1 + (frames - 1) * act.CHUNK_FRAMES)
     return Task(
         name=name,
         part="autoencoder",
         loads=(),
         kept=_prompt_kv(case) + _latents(case.facts, work),
-        working=act.autoencoder_bytes(steps, frames, on_cpu=case.machine.kind == "cpu") + pixels,
+        working=act.autoencoder_bytes(
+            steps, frames, on_cpu=case.machine.kind == "cpu", number_bytes=case.machine.decoded_bytes
+        )
+        + pixels,
         pictures=3 * pixels,
-        flops=rows * act.autoencoder_flops(steps, frames),
+        flops=rows * act.autoencoder_flops(steps, frames, case.tiles),
     )
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from chronoedit import media
-from chronoedit.apps.memory import bytes_of, machine_for, photo_size, work_of
+from chronoedit.apps.memory import bytes_of, machine_for, photo_size, planned, work_of
 from chronoedit.apps.options import (
     DEFAULT_MODEL,
+    MemoryFlags,
     ModelFlags,
     ReasoningFlags,
     SamplingFlags,
@@ -48,6 +49,7 @@ class Plan:
     sampling: SamplingFlags = SamplingFlags()
     reasoning: ReasoningFlags = ReasoningFlags()
     model: ModelFlags = ModelFlags()
+    memory: MemoryFlags = MemoryFlags()
     vram: Annotated[str | None, option("free on a GPU (default: that of this machine)", shown="16GB")] = None
     ram: Annotated[str | None, option("free main memory (default: that of this machine)", shown="64GB")] = None
     tflops: Annotated[
@@ -57,9 +59,7 @@ class Plan:
 
     def run(self) -> int:
         """Print the plan; 1 when it does not fit."""
-        from chronoedit.runtime.plan import choose
         from chronoedit.runtime.plan_facts import read_facts
-        from chronoedit.runtime.plan_stages import Case
 
         with bad_arguments():
             self._check()
@@ -67,8 +67,7 @@ class Plan:
         size = ASSUMED_PHOTO if self.input is None else photo_size(self.input)
         work = work_of(self._request(), size, facts, self.model.lora_path)
         machine = self._machine()
-        layout = "turns" if self.model.offload_model else "together"
-        plan = choose(Case(facts=facts, work=work, machine=machine, layout=layout, precision=self.model.precision))
+        plan = planned(facts, work, machine, self.model, self.memory.memory)
         print(json.dumps(_figures(plan)) if self.json else "\n".join(self._lines(plan)))
         return int(plan.hopeless)
 
@@ -115,11 +114,24 @@ class Plan:
         device = torch.device(self.model.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return measure_throughput(device, torch.float32 if plan.case.machine.weight_bytes == 4 else torch.bfloat16)
 
+    def _copies(self, plan: PlanOfEdit) -> float:
+        """Bytes/s to the device: measured where it is here, else as most are."""
+        from chronoedit.runtime.plan import COPY_BYTES_PER_S
+
+        if self.vram is not None or plan.case.machine.kind not in ("cuda", "rocm"):
+            return COPY_BYTES_PER_S
+        import torch
+
+        from chronoedit.runtime.machine import measure_copies
+
+        return measure_copies(torch.device(self.model.device or "cuda"))
+
     def _lines(self, plan: PlanOfEdit) -> list[str]:
         from chronoedit.runtime.plan_lines import gain_lines, parts, refusal, table, verdict
 
-        fullest = plan.peak("device")
-        lines = [_title(plan), "", *table(plan, self._speed(plan)), ""]
+        fullest, speed = plan.peak("device"), self._speed(plan)
+        times = () if speed is None else (speed, self._copies(plan))
+        lines = [_title(plan), "", *table(plan, *times), ""]
         lines.append(f"fullest is '{fullest.name}': {parts(fullest, 'device')}")
         lines += [refusal(plan)] if plan.hopeless else [verdict(plan), *(f"  {line}" for line in gain_lines(plan))]
         return lines
@@ -141,14 +153,16 @@ def _figures(plan: PlanOfEdit) -> dict[str, Any]:
     stages = [
         {
             "name": stage.name,
-            "device_bytes": stage.bytes("device"),
-            "host_bytes": stage.bytes("host"),
+            "device_bytes": plan.bytes(stage, "device"),
+            "host_bytes": plan.bytes(stage, "host"),
             "flops": stage.flops,
+            "copied_bytes": stage.copied + stage.streamed,
         }
         for stage in plan.stages
     ]
     return {
         "layout": plan.case.layout,
+        "tile_px": plan.case.tile_px,
         "fits": plan.fits,
         "device_bytes": plan.device_bytes,
         "host_bytes": plan.host_bytes,
