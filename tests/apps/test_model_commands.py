@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from chronoedit.apps.main import main
 from chronoedit.media import save_image
+from chronoedit.model import keys
 from chronoedit.model.checkpoint import open_checkpoint
 
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -163,12 +165,28 @@ def test_info_of_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_info_of_errors_by_layer(random_checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("torchao")
     found = {}
-    for precision in ("bf16", "int8", "fp8"):
+    for precision in ("bf16", "int8", "fp8", "int4"):
         assert main(["info", str(random_checkpoint), "--precision", precision]) == 0
         lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
         found[precision] = {line[0]: float(line[1].rstrip("%")) for line in lines}
     assert set(found["int8"]) >= {"attn1.to_q", "attn2.to_k", "attn2.add_k_proj", "ffn.net.0.proj", "ffn.net.2"}
     for layer, error in found["int8"].items():
-        assert found["bf16"][layer] == 0 < error < found["fp8"][layer] < 5
-    assert main(["info", str(random_checkpoint), "--precision", "int4"]) == 2
-    assert "cannot be computed with on cpu" in capsys.readouterr().err
+        assert found["bf16"][layer] == 0 < error < found["fp8"][layer] < 5 < found["int4"][layer] < 12
+    assert main(["info", str(random_checkpoint), "--precision", "int4", "--against", "tiny"]) == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
+def test_info_of_what_a_file_has_lost(
+    random_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = load_file(random_checkpoint / WEIGHTS)
+    changed = {"blocks.1.ffn.net.2.weight": 1.25, "blocks.0.ffn.net.2.weight": 0.5, "proj_out.bias": 0.0}
+    lossy = {str(keys.to_original(name)): tensor * changed.get(name, 1.0) for name, tensor in weights.items()}
+    save_file(lossy, tmp_path / "lossy.safetensors")
+    assert main(["info", str(tmp_path / "lossy.safetensors"), "--against", str(random_checkpoint)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    kinds = {re.sub(r"^blocks\.\d+\.", "b ", name) for name in weights}
+    assert lines[:-1] == [["ffn.net.2", "37.50%", "50.00%", "0"], ["proj_out.bias", "100.00%", "100.00%"]]
+    assert " ".join(lines[-1]) == f"equal: {len(kinds) - 2} of {len(kinds)} kinds of parameters"
+    assert main(["info", str(tmp_path / "lossy.safetensors"), "--against", "tiny"]) == 1
+    assert "the first model against the second: of" in capsys.readouterr().err

@@ -80,7 +80,7 @@ def test_the_embedded_model_and_its_edit(workplace: Path) -> None:
         (["--validation-share", "1"], 2, "validation share 1.0"),
         (["--dataset-repeat", "0"], 2, "--dataset-repeat 0 is below 1"),
         (["--model-paths", "[]"], 2, "shards of 0 models"),
-        (["--base-precision", "int4"], 2, "int4 weights cannot be computed with on cpu"),
+        (["--base-precision", "int4"], 2, "nothing can be trained through int4 weights"),
         (["--report-to", "paper"], 2, "there is no tracker 'paper'"),
         (["--optimizer-args", "[1]"], 2, "expected an object"),
         (["--clip-share", "2"], 2, "clip_share 2.0 is not between 0 and 1"),

@@ -31,7 +31,7 @@ def distance(a: EditResult, b: EditResult) -> float:
     return float((a.latents - b.latents).norm() / b.latents.norm())
 
 
-@pytest.mark.parametrize(("precision", "most"), [("bf16", 0.02), ("int8", 0.02), ("fp8", 0.1)])
+@pytest.mark.parametrize(("precision", "most"), [("bf16", 0.02), ("int8", 0.02), ("fp8", 0.1), ("int4", 0.3)])
 @pytest.mark.parametrize("offload", [False, True])
 def test_fewer_bits_are_near(random_checkpoint: Path, precision: str, most: float, offload: bool) -> None:
     plain = load(random_checkpoint, device="cpu")
@@ -60,8 +60,8 @@ def test_loras_are_fused_before(random_checkpoint: Path, tmp_path: Path) -> None
 
 
 def test_what_cannot_be_computed_is_refused_before_loading(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="int4 weights cannot be computed with on cpu"):
-        load(tmp_path / "no model here", device="cpu", precision="int4")
+    with pytest.raises(ValueError, match="int4 weights cannot be computed with on mps"):
+        load(tmp_path / "no model here", device="mps", precision="int4")
     with pytest.raises(ValueError, match="precision 'int3' is unknown"):
         load(tmp_path / "no model here", device="cpu", precision="int3")
 

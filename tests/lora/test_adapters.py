@@ -16,6 +16,7 @@ from chronoedit.lora.adapters import Lora, fuse, read_lora, unfuse
 from chronoedit.lora.dialects import PEFT_METADATA
 from chronoedit.model.checkpoint import open_checkpoint
 from chronoedit.model.dit import ChronoEditDiT
+from chronoedit.model.stored import FP8, StoredWeight
 
 MODULES = {
     "blocks.0.attn1.to_q": (96, 96),
@@ -135,6 +136,33 @@ def test_whole_differences_are_added(dit: ChronoEditDiT, loaded: ChronoEditDiT, 
     for name, ours in names.items():
         expected = loaded.get_parameter(f"blocks.0.{ours}") + 0.5 * tensors[f"diffusion_model.blocks.0.{name}"]
         assert torch.equal(dit.get_parameter(f"blocks.0.{ours}"), expected)
+
+
+def test_stored_weights_keep_it_beside(dit: ChronoEditDiT, tmp_path: Path) -> None:
+    """Factors and differences of weights that stay in fp8 add up to what they do to the same weights decoded."""
+    kept, plain = copy.deepcopy(dit), dit
+    for name, weight in plain.named_parameters():
+        if name.startswith("blocks.") and name.endswith(".weight") and weight.ndim == 2:
+            codes = weight.data.to(torch.float8_e4m3fn)
+            owner = kept.get_submodule(name.removesuffix(".weight"))
+            owner.weight = torch.nn.Parameter(StoredWeight(FP8, {"codes": codes}, codes.shape, torch.float32), False)
+            weight.data = codes.float()
+    stem = "diffusion_model.blocks.0"
+    differences = {f"{stem}.self_attn.k.diff": torch.randn(96, 96), f"{stem}.self_attn.k.diff_b": torch.randn(96)}
+    loras = [
+        (saved(factors(), tmp_path / "f.safetensors"), 0.7),
+        (saved(differences, tmp_path / "d.safetensors"), -0.5),
+    ]
+
+    def as_used(dit: ChronoEditDiT) -> dict[str, Tensor]:
+        return {n: p.dequantize() if isinstance(p, StoredWeight) else p.data for n, p in dit.named_parameters()}
+
+    before = bits(plain)
+    assert same(as_used(kept), before)
+    assert fuse(kept, loras) == fuse(plain, loras) == len(MODULES) + 2
+    assert same(as_used(kept), bits(plain)) and not same(bits(plain), before)
+    unfuse(kept)
+    assert same(as_used(kept), before)
 
 
 def test_convolution_weights(dit: ChronoEditDiT, loaded: ChronoEditDiT, tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ def test_our_names_in_one_file(weights: dict[str, Tensor], random_checkpoint: Pa
     assert components.model_hash not in ("", open_checkpoint(random_checkpoint, device="cpu").model_hash)
 
 
-def write_gguf(path: Path, tensors: dict[str, Tensor], quantized: gguf.GGMLQuantizationType, flatten: bool) -> None:
+def write_gguf(
+    path: Path, tensors: dict[str, Tensor], quantized: gguf.GGMLQuantizationType, flatten: bool, multiple: int = 32
+) -> None:
     """A GGUF file as users have it: large matrices quantised, the rest in fp32; flat where axes are too many."""
     writer = gguf.GGUFWriter(str(path), "wan")
     for name, tensor in tensors.items():
@@ -63,7 +65,7 @@ def write_gguf(path: Path, tensors: dict[str, Tensor], quantized: gguf.GGMLQuant
         if flatten and values.ndim > 4:
             writer.add_array(f"comfy.gguf.orig_shape.{name}", [int(side) for side in values.shape])
             values = values.reshape(-1, values.shape[-1])
-        if values.ndim == 2 and values.shape[1] % 32 == 0:
+        if values.ndim == 2 and values.shape[1] % multiple == 0:
             writer.add_tensor(name, gguf.quantize(np.ascontiguousarray(values), quantized), raw_dtype=quantized)
         else:
             writer.add_tensor(name, values)
@@ -73,7 +75,7 @@ def write_gguf(path: Path, tensors: dict[str, Tensor], quantized: gguf.GGMLQuant
     writer.close()
 
 
-@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"])
 def test_gguf(kind: str, weights: dict[str, Tensor], random_checkpoint: Path, tmp_path: Path) -> None:
     quantized = gguf.GGMLQuantizationType[kind]
     write_gguf(tmp_path / "wan.gguf", original(weights), quantized, flatten=kind == "Q8_0")
@@ -84,9 +86,9 @@ def test_gguf(kind: str, weights: dict[str, Tensor], random_checkpoint: Path, tm
         if tensor.ndim == 2 and tensor.shape[1] % 32 == 0:
             decoded = gguf.dequantize(gguf.quantize(tensor.numpy(), quantized), quantized)
             expected = torch.from_numpy(np.array(decoded, dtype=np.float32))
-        # diffusers decodes with fp16 scales where gguf's own reader uses fp32
-        torch.testing.assert_close(found[name], expected, rtol=2e-3, atol=1e-3 if kind.startswith("Q") else 0, msg=name)
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol={"Q4_0": 0.1}.get(kind, 0.02), msg=name)
+        assert torch.equal(found[name], expected), name
+        most = {"Q4_0": 0.1, "Q4_1": 0.1, "Q5_0": 0.05, "Q5_1": 0.05}.get(kind, 0.02)
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=most, msg=name)
 
 
 def test_gguf_with_a_prefix_in_bf16(weights: dict[str, Tensor], random_checkpoint: Path, tmp_path: Path) -> None:
@@ -140,6 +142,41 @@ def test_scales_of_another_format_are_refused(
     save_file(tensors, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match=r"1 scales belong to no fp8 weight \(blocks.0.ffn.net.0.proj.weight\)"):
         open_checkpoint(tmp_path / "other.safetensors", base=random_checkpoint, device="cpu")
+
+
+def test_fp8_as_comfyui_writes_it_now(weights: dict[str, Tensor], random_checkpoint: Path, tmp_path: Path) -> None:
+    """A scale a weight, and beside it what is to be done with it, in JSON."""
+    tensors, expected = {}, dict(weights)
+    said = torch.frombuffer(bytearray(b'{"format": "float8_e4m3fn"}'), dtype=torch.uint8)
+    for name, tensor in original(weights, "model.diffusion_model.").items():
+        if ".ffn." not in name or not name.endswith(".weight"):
+            tensors[name] = tensor
+            continue
+        stem, scale = name.removesuffix(".weight"), tensor.abs().amax() / 448
+        coded = (tensor / scale).to(torch.float8_e4m3fn)
+        tensors |= {name: coded, f"{stem}.weight_scale": scale, f"{stem}.comfy_quant": said.clone()}
+        expected[str(keys.to_ours(name.removeprefix("model.diffusion_model.")))] = coded.float() * scale
+    save_file(tensors, tmp_path / "fp8.safetensors")
+    assert_equal(loaded(tmp_path / "fp8.safetensors", random_checkpoint), expected)
+
+
+def test_scales_of_blocks_are_refused(weights: dict[str, Tensor], random_checkpoint: Path, tmp_path: Path) -> None:
+    name = "blocks.0.ffn.0"
+    tensors = original(weights)
+    tensors |= {f"{name}.weight": tensors[f"{name}.weight"].to(torch.float8_e4m3fn)}
+    tensors |= {f"{name}.weight_scale": torch.ones(4, 3)}
+    save_file(tensors, tmp_path / "blocks.safetensors")
+    with pytest.raises(CheckpointError, match=r"the scales of 1 fp8 weights are neither one number nor one a row"):
+        open_checkpoint(tmp_path / "blocks.safetensors", base=random_checkpoint, device="cpu")
+
+
+def test_a_gguf_type_that_cannot_be_decoded_is_refused_unread(
+    weights: dict[str, Tensor], random_checkpoint: Path, tmp_path: Path
+) -> None:
+    wide = {name: tensor.repeat(1, 8) if tensor.ndim == 2 else tensor for name, tensor in original(weights).items()}
+    write_gguf(tmp_path / "wan.gguf", wide, gguf.GGMLQuantizationType.TQ2_0, flatten=False, multiple=256)
+    with pytest.raises(CheckpointError, match=r"wan.gguf is quantised as TQ2_0, which cannot be decoded here; use"):
+        open_checkpoint(tmp_path / "wan.gguf", base=random_checkpoint, device="cpu")
 
 
 def test_a_file_needs_a_base(random_checkpoint: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from chronoedit.errors import MissingExtraError
 from chronoedit.runtime.frozen import is_quantised, stored_bytes
-from chronoedit.runtime.quantize import PRECISIONS, check_precision, quantize
+from chronoedit.runtime.quantize import PRECISIONS, check_precision, quantize, stored_error
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 ON_CPU = ("bf16", "fp8", "int8")
@@ -110,10 +110,11 @@ def test_what_cannot_be_is_refused_by_name(make_transformer: Any, monkeypatch: p
     dit = make_transformer()
     with pytest.raises(ValueError, match="precision 'fp4' is unknown; choose one of bf16, fp8, int8, int4"):
         quantize(dit, "fp4")
-    with pytest.raises(ValueError, match="int4 weights cannot be computed with on cpu, only on cuda; use bf16 or fp8"):
+    with pytest.raises(ValueError, match="takes 48 channels; int4 needs a multiple of 32: use int8"):
         quantize(dit, "int4")
-    with pytest.raises(ValueError, match="fp8 weights cannot be computed with on mps, only on cpu and cuda"):
-        check_precision("fp8", torch.device("mps"))
+    for precision in ("fp8", "int4"):
+        with pytest.raises(ValueError, match=f"{precision} weights cannot be computed with on mps, only on cpu"):
+            check_precision(precision, torch.device("mps"))
     with pytest.raises(ValueError, match="nothing can be trained through int4 weights; use bf16, fp8, int8"):
         check_precision("int4", CUDA, training=True)
     dit.blocks[1].ffn.net[2].base_layer.bias.requires_grad_(True)
@@ -128,6 +129,23 @@ def test_what_cannot_be_is_refused_by_name(make_transformer: Any, monkeypatch: p
     with pytest.raises(MissingExtraError, match=r'int8 weights need torchao .*pip install "chronoedit\[quantize\]"'):
         check_precision("int8", CPU)
     check_precision("bf16", CPU)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("width", "group"), [(96, 32), (192, 64), (512, 128)])
+def test_int4_on_a_cpu(width: int, group: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    linear = nn.Linear(width, 64, dtype=dtype).requires_grad_(False)
+    dit = nn.Module()
+    dit.blocks = nn.ModuleList([linear])
+    x = torch.randn(2, 70, width, dtype=dtype)
+    weight, exact = linear.weight.detach(), linear(x)
+    quantize(dit, "int4")
+    scales = 2 * 2 * 64 * width // group
+    assert stored_bytes(linear) - linear.bias.nbytes == 64 * width // 2 + scales
+    found = float((linear(x) - exact).norm() / exact.norm())
+    assert 0.03 < found < 0.1 and linear(x).dtype == dtype
+    assert stored_error(weight, "int4") == pytest.approx(found, rel=0.2)
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""LoRA files fused into a transformer's weights, and taken out again to the last bit."""
+"""LoRA files fused into a transformer's weights, or kept beside stored ones; taken out again to the last bit."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from chronoedit.errors import CheckpointError, LoraError
 from chronoedit.lora.dialects import PEFT_METADATA, PEFT_PREFIX, LoraLayer, LoraWeights, dialect_of
 from chronoedit.model.headers import Header, read_header, shown
+from chronoedit.model.stored import Addition, StoredWeight
+from chronoedit.model.tensors import convert
 
 logger = logging.getLogger(__name__)
 
@@ -85,23 +87,32 @@ def fuse(dit: nn.Module, loras: Sequence[tuple[Lora, float]]) -> int:
 
     Each changed weight is W + Σ scale · alpha / r · B @ A, summed in fp32 and rounded once to W's type. A set that was
     fused before is taken out first; the weights before it are kept (off an accelerator, in host memory), so that
-    `unfuse` is exact. Raises LoraError, the model untouched, when a file has a key that the transformer does not, or
-    a factor of another shape.
+    `unfuse` is exact. A `StoredWeight` cannot hold the sum in its few bits: it keeps B and A beside it, and the same
+    sum is made whenever it is decoded. Raises LoraError, the model untouched, when a file has a key that the
+    transformer does not, or a factor of another shape.
     """
     changes = [_changes(lora, scale, dit) for lora, scale in loras]
     unfuse(dit)
     before: dict[str, Tensor] = {}
     parameters = dict(dit.named_parameters())
-    for name in dict.fromkeys(name for change in changes for name in change):
-        weight = parameters[name]
-        before[name] = weight.data if weight.device.type == "cpu" else weight.data.cpu()
-        total = weight.data.to(torch.promote_types(weight.dtype, torch.float32))
-        for change in changes:
-            if name in change:
-                total = total + change[name].of(weight)
-        weight.data = total.to(weight.dtype)
+    names = dict.fromkeys(name for change in changes for name in change)
+    for name in names:
+        weight, wanted = parameters[name], [change[name] for change in changes if name in change]
+        if isinstance(weight, StoredWeight):
+            weight.additions = [change.beside(weight.device) for change in wanted]
+        else:
+            convert(weight)
+            before[name] = weight.data if weight.device.type == "cpu" else weight.data.cpu()
+            _add(weight, wanted)
     setattr(dit, _STATE, before)
-    return len(before)
+    return len(names)
+
+
+def _add(weight: Tensor, changes: Sequence[_Change]) -> None:
+    total = weight.data.to(torch.promote_types(weight.dtype, torch.float32))
+    for change in changes:
+        total = total + change.of(weight)
+    weight.data = total.to(weight.dtype)
 
 
 def unfuse(dit: nn.Module) -> None:
@@ -110,6 +121,9 @@ def unfuse(dit: nn.Module) -> None:
     parameters = dict(dit.named_parameters())
     for name, weight in before.items():
         parameters[name].data = weight.to(parameters[name].device, parameters[name].dtype)
+    for parameter in parameters.values():
+        if isinstance(parameter, StoredWeight):
+            parameter.additions = ()
     setattr(dit, _STATE, {})
 
 
@@ -132,6 +146,14 @@ class _Change:
         assert self.factors is not None
         up, down = (factor.to(weight.device).float().flatten(1) for factor in self.factors)
         return (self.scale * (up @ down)).reshape(weight.shape)
+
+    def beside(self, device: torch.device) -> Addition:
+        """The same, to lie beside a stored weight; factors keep the type that they have in the file."""
+        if self.difference is not None:
+            return Addition(scale=self.scale, difference=self.difference.to(device))
+        assert self.factors is not None
+        up, down = (factor.to(device).flatten(1) for factor in self.factors)
+        return Addition(scale=self.scale, up=up, down=down)
 
 
 def _changes(lora: Lora, scale: float, dit: nn.Module) -> dict[str, _Change]:

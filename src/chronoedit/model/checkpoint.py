@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -70,6 +71,7 @@ class Components:
         loaders: Mapping[str, Callable[[], Any]],
         loaded: Mapping[str, Any] | None = None,
         hasher: Callable[[], str] = lambda: "",
+        loaders_for: Callable[[Target], Mapping[str, Callable[[], Any]]] | None = None,
     ) -> None:
         self.settings = settings
         self.source = source
@@ -78,6 +80,7 @@ class Components:
         self.loaded = dict(loaded or {})
         self._hasher = hasher
         self._hash: str | None = None
+        self._loaders_for = loaders_for
         absent = [name for name in PART_NAMES if name not in self.loaders and name not in self.loaded]
         unknown = [name for name in (*self.loaders, *self.loaded) if name not in PART_NAMES]
         if absent or unknown:
@@ -111,6 +114,12 @@ class Components:
         if self._hash is None:
             self._hash = self._hasher()
         return self._hash
+
+    def retarget(self, device: torch.device, *, mapped: bool = False) -> None:
+        """Let what is loaded from now on go to this device, or stay in its files (see `Target`)."""
+        self.target = replace(self.target, device=device, mapped=mapped)
+        if self._loaders_for is not None:
+            self.loaders = dict(self._loaders_for(self.target))
 
     def release(self, name: str) -> None:
         """Drop a loaded part from memory; it is loaded again when it is next read."""
@@ -170,8 +179,11 @@ def open_checkpoint(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     base: str | Path | None = None,
+    as_stored: bool = False,
 ) -> Components:
     """Open a model by embedded name, folder, hub id or single transformer file (then with a folder as `base`).
+
+    With `as_stored` the fp8 and GGUF weights of such a file stay so (`stored.StoredWeight`), for inference.
 
     Configs, file lengths and the transformer's names and shapes are checked now; tensors are read when a part is
     first used. `device` defaults to CUDA where there is any, else the CPU; `dtype` to fp32 on the CPU, else bf16.
@@ -184,12 +196,13 @@ def open_checkpoint(
     if located.transformer_file is None:
         transformer = open_transformer(config.parent)
     else:
-        transformer = open_single_file(located.transformer_file, config)
+        transformer = open_single_file(located.transformer_file, config, as_stored=as_stored)
     return Components(
         settings,
         source=str(path_or_id),
         target=target,
         loaders=folder_loaders(located.folder, transformer, target),
+        loaders_for=partial(folder_loaders, located.folder, transformer),
         hasher=lambda: fingerprint(fingerprinted_files(located)),
     )
 

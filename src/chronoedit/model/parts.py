@@ -30,10 +30,14 @@ IMAGE_PREFIX = "vision_model."
 
 @dataclass(frozen=True)
 class Target:
-    """Where tensors go, and in which type the transformer and the text encoder compute."""
+    """Where tensors go, and in which type the transformer and the text encoder compute.
+
+    Where `mapped`, they keep the type of their files until they are computed with (see `tensors.computed_in`).
+    """
 
     dtype: torch.dtype
     device: torch.device
+    mapped: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Transformer:
             where=self.where,
             keep_in_fp32=tuple(ChronoEditDiT._keep_in_fp32_modules or ()),
             ignored=_unused,
+            mapped=target.mapped,
         )
         return load_module(_built(lambda: ChronoEditDiT(**self.arguments), self.where), self.source, plan)
 
@@ -85,7 +90,8 @@ def load_autoencoder(folder: Path, target: Target) -> nn.Module:
 
     config = {key: value for key, value in read_json(folder / "config.json").items() if not key.startswith("_")}
     module = _built(lambda: AutoencoderKLWan(**config), folder)
-    return load_module(module, _source(folder), LoadPlan(dtype=torch.float32, device=target.device, where=str(folder)))
+    plan = LoadPlan(dtype=torch.float32, device=target.device, where=str(folder), mapped=target.mapped)
+    return load_module(module, _source(folder), plan)
 
 
 def load_text_encoder(folder: Path, target: Target) -> nn.Module:
@@ -97,7 +103,9 @@ def load_text_encoder(folder: Path, target: Target) -> nn.Module:
     module = _built(lambda: UMT5EncoderModel(config), folder)
     module.encoder.embed_tokens = module.shared  # whatever the config says of ties: the published encoder has one
     keep = tuple(UMT5EncoderModel._keep_in_fp32_modules or ()) if target.dtype == torch.float16 else ()
-    plan = LoadPlan(dtype=target.dtype, device=target.device, where=str(folder), keep_in_fp32=keep)
+    plan = LoadPlan(
+        dtype=target.dtype, device=target.device, where=str(folder), keep_in_fp32=keep, mapped=target.mapped
+    )
     return load_module(module, _source(folder), plan)
 
 
@@ -110,7 +118,9 @@ def load_image_encoder(folder: Path, target: Target) -> nn.Module:
     module = _built(lambda: CLIPVisionModel(config), folder)
     prefix = IMAGE_PREFIX if any(name.startswith(IMAGE_PREFIX) for name in module.state_dict()) else ""
     table = {prefix + name.removeprefix(IMAGE_PREFIX): info for name, info in _table(folder).items()}
-    plan = LoadPlan(dtype=torch.float32, device=target.device, where=str(folder), ignored=_unused_of_clip)
+    plan = LoadPlan(
+        dtype=torch.float32, device=target.device, where=str(folder), ignored=_unused_of_clip, mapped=target.mapped
+    )
     return load_module(module, SafetensorsSource(table), plan)
 
 

@@ -1,10 +1,13 @@
-"""A transformer alone in one file: original Wan names, ComfyUI's prefix or ours; safetensors, scaled fp8, or GGUF."""
+"""A transformer alone in one file: original Wan names, ComfyUI's prefix or ours; safetensors, scaled fp8, or GGUF.
+
+What such a file stores in fewer than 16 bits is decoded as it is read, or stays so (`stored.StoredWeight`).
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +18,29 @@ from chronoedit.errors import CheckpointError, MissingExtraError
 from chronoedit.model import keys
 from chronoedit.model.headers import TensorInfo, read_header, read_json, shown
 from chronoedit.model.parts import Transformer
+from chronoedit.model.stored import FP8, FP8_DTYPES, GGUF_TYPES, StoredWeight, decode, stays_stored
 from chronoedit.model.tensors import SafetensorsSource, TensorSource
 
 GGUF_SHAPE_KEY = "comfy.gguf.orig_shape."
-FP8_DTYPES = ("F8_E4M3", "F8_E5M2")
+GGUF_PLAIN = ("F32", "F16", "BF16")
 FP8_SCALES = (".scale_weight", ".weight_scale")
-FP8_EXTRAS = (".scale_input", ".input_scale")
+FP8_EXTRAS = (".scale_input", ".input_scale", ".comfy_quant")
+"""What only products in fp8 need; ComfyUI's `comfy_quant` repeats the weight's type in JSON."""
 FP8_MARKER = "scaled_fp8"
 NESTED_STATES = ("state_dict", "model", "module", "ema")
 
 
-def open_single_file(path: Path, config: Path) -> Transformer:
+def open_single_file(path: Path, config: Path, *, as_stored: bool = False) -> Transformer:
     """The transformer of a single file, with the config of the folder that it goes with; no tensor is read yet.
 
-    Raises CheckpointError when the file is damaged, holds no such transformer, or does not fit the config.
+    With `as_stored` the blocks' linear weights stay in the fp8 or GGUF type of the file. Raises CheckpointError when
+    the file is damaged, holds no such transformer, or does not fit the config.
     """
     arguments = keys.check_config(read_json(config), config)
-    return Transformer(arguments, open_source(path), str(path))
+    source = open_source(path)
+    if as_stored and isinstance(source, (Fp8Source, GgufSource)):
+        source = replace(source, as_stored=True)
+    return Transformer(arguments, source, str(path))
 
 
 def open_source(path: Path, *, pickles: bool = False) -> TensorSource:
@@ -51,7 +60,7 @@ def _open_safetensors(path: Path) -> TensorSource:
     table = read_header(path).tensors
     renamed = keys.names_to_ours(table, path)
     scales = {name: info for name, info in table.items() if name.endswith(FP8_SCALES)}
-    if not scales:
+    if not scales and not any(info.dtype in FP8_DTYPES for info in table.values()):
         return SafetensorsSource({renamed[name]: info for name, info in table.items()})
     extras = tuple(name for name in table if name.endswith(FP8_EXTRAS) or name.endswith(FP8_MARKER))
     weights = {renamed[name]: info for name, info in table.items() if name not in scales and name not in extras}
@@ -62,7 +71,14 @@ def _open_safetensors(path: Path) -> TensorSource:
             f"{path}: {len(foreign)} scales belong to no fp8 weight ({shown(foreign)}); only fp8 files with a scale "
             f"for each weight are read, use a bf16 or GGUF file instead"
         )
-    return ScaledSource(weights, {name: scales[scale] for name, scale in scale_of.items()})
+    found = {name: scales[scale] for name, scale in scale_of.items()}
+    odd = [name for name, info in found.items() if math.prod(info.shape) not in (1, weights[name].shape[0])]
+    if odd:
+        raise CheckpointError(
+            f"{path}: the scales of {len(odd)} fp8 weights are neither one number nor one a row ({shown(odd)}); use a "
+            f"bf16 or GGUF file instead"
+        )
+    return Fp8Source(weights, found)
 
 
 def _scaled_weight(scale: str) -> str:
@@ -70,42 +86,48 @@ def _scaled_weight(scale: str) -> str:
 
 
 @dataclass(frozen=True)
-class ScaledSource:
-    """fp8 weights, each times its own fp32 scale (one number, or one per output row)."""
+class Fp8Source:
+    """fp8 weights, each times its own fp32 scale (one number, or one per output row) where it has one."""
 
     tensors: Mapping[str, TensorInfo]
     scales: Mapping[str, TensorInfo]
+    as_stored: bool = False
 
     def read(self, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-        """Each name with its tensor; scaled ones come in fp32."""
-        scales = dict(SafetensorsSource(self.scales).read(device))
+        """Each name with its tensor; scaled ones come in fp32, or as they are stored."""
+        wanted = {name: info for name, info in self.scales.items() if name in self.tensors}
+        scales = {name: scale.float().flatten() for name, scale in SafetensorsSource(wanted).read(device)}
         for name, tensor in SafetensorsSource(self.tensors).read(device):
-            if name in scales:
-                scale = scales[name].float()
-                per_row = scale.reshape(-1, *[1] * (tensor.ndim - 1)) if scale.numel() > 1 else scale.reshape(())
-                tensor = tensor.float() * per_row
-            yield name, tensor
+            if self.as_stored and stays_stored(name, self.tensors[name]):
+                parts = {"codes": tensor, "scale": scales[name]} if name in scales else {"codes": tensor}
+                yield name, StoredWeight(FP8, parts, tensor.shape, torch.float32)
+            else:
+                yield name, decode(FP8, tensor, scales[name]) if name in scales else tensor
 
 
 @dataclass(frozen=True)
 class GgufSource:
-    """The tensors of a GGUF file, dequantised as they are read."""
+    """The tensors of a GGUF file, read one by one; on the CPU what stays as it is stored is mapped, not copied."""
 
     path: Path
     tensors: Mapping[str, TensorInfo]
+    as_stored: bool = False
 
     def read(self, device: torch.device) -> Iterator[tuple[str, Tensor]]:
-        """Each name with its tensor: fp16 or fp32, as its quantisation is decoded to."""
-        from diffusers.models.model_loading_utils import load_gguf_checkpoint
-        from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
+        """Each name with its tensor: plain ones as they are, quantised ones in fp32, or as they are stored."""
+        import gguf
 
-        try:
-            stored = load_gguf_checkpoint(str(self.path))
-        except ValueError as error:
-            raise CheckpointError(f"{self.path}: {error}; use a file of another quantisation") from error
+        reader = gguf.GGUFReader(str(self.path), mode="c")  # torch wants memory that may be written to; the file is not
+        stored = {tensor.name: tensor for tensor in reader.tensors}
         for name, info in self.tensors.items():
-            tensor = dequantize_gguf_tensor(stored.pop(info.key))
-            yield name, tensor.reshape(info.shape).to(device)
+            codes = torch.from_numpy(stored[info.key].data).to(device)
+            if info.dtype in GGUF_PLAIN:
+                plain = codes.view(torch.bfloat16) if info.dtype == "BF16" else codes
+                yield name, plain.reshape(info.shape)
+            elif self.as_stored and stays_stored(name, info):
+                yield name, StoredWeight(info.dtype, {"codes": codes}, info.shape, torch.float32)
+            else:
+                yield name, decode(info.dtype, codes).reshape(info.shape)
 
 
 def _open_gguf(path: Path) -> TensorSource:
@@ -118,6 +140,12 @@ def _open_gguf(path: Path) -> TensorSource:
     except (ValueError, IndexError, KeyError, OverflowError) as error:
         raise CheckpointError(f"{path} is truncated or no GGUF file ({error}); download it again") from error
     table = {tensor.name: _gguf_info(path, tensor, reader.fields) for tensor in reader.tensors}
+    foreign = sorted({info.dtype for info in table.values()} - {*GGUF_PLAIN, *GGUF_TYPES})
+    if foreign:
+        raise CheckpointError(
+            f"{path} is quantised as {', '.join(foreign)}, which cannot be decoded here; use a file in "
+            f"{', '.join(GGUF_TYPES)}, or in {', '.join(GGUF_PLAIN)}"
+        )
     renamed = keys.names_to_ours(table, path)
     return GgufSource(path, {renamed[name]: info for name, info in table.items()})
 

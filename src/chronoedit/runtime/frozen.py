@@ -26,6 +26,15 @@ class FrozenLinear(nn.Linear):
         return FrozenProduct.apply(input, self.weight, self.bias)
 
 
+class HalfLinear(nn.Linear):
+    """A linear layer whose weight multiplies in bfloat16 alone; what comes in and goes out is of any type."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`... in` to `... out`."""
+        product = F.linear(input.to(torch.bfloat16), self.weight).to(input.dtype)
+        return product if self.bias is None else product + self.bias
+
+
 def freeze(linear: nn.Linear, weight: Tensor) -> None:
     """Let the layer compute with `weight`, stored as it is, from now on."""
     linear.weight = nn.Parameter(weight, requires_grad=False)

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -28,6 +28,9 @@ from chronoedit.model.headers import (
     weight_files,
 )
 from chronoedit.model.settings import read_settings
+
+if TYPE_CHECKING:
+    from chronoedit.model.tensors import TensorSource
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 COMPONENTS = ("transformer", "vae", "text_encoder", "image_encoder")
@@ -107,14 +110,17 @@ class Info:
     precision: Literal["bf16", "fp8", "int8", "int4"] | None = None
     """Of a model: how far its transformer's weights are from bf16 when they are stored so, layer by layer."""
 
+    against: str | None = None
+    """Of a model: how far its transformer's weights are from this one's (a folder or a file), layer by layer; so what a
+    file in fp8 or GGUF has lost."""
+
     def run(self) -> int:
         """Print the description; 0, or an error when nothing is known of the file."""
         console = Console(soft_wrap=True, highlight=False)
         path = Path(self.path)
-        if self.precision is not None:
-            _describe_errors(self.path, self.precision, console)
-            return 0
-        if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
+        if self.precision is not None or self.against is not None:
+            _describe_errors(self, console)
+        elif path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES:
             _describe_picture(path, console)
         elif path.is_file():
             _describe_file(path, console)
@@ -212,29 +218,47 @@ def _describe_folder(name: str, console: Console) -> None:
     _print_table(console, "identity", [("folder", folder), ("model hash", fingerprint(fingerprinted_files(located)))])
 
 
-def _describe_errors(name: str, precision: str, console: Console) -> None:
-    """The errors of the blocks' linear layers, by kind of layer; one weight is in memory at a time."""
+def _describe_errors(info: Info, console: Console) -> None:
+    """The errors of a transformer's weights by kind of layer: of a precision, or against another model's."""
     import torch
 
-    from chronoedit.model.checkpoint import locate
-    from chronoedit.model.parts import open_transformer
-    from chronoedit.runtime.quantize import check_precision, stored_error
+    from chronoedit.runtime.quantize import check_precision
+    from chronoedit.runtime.weight_errors import by_layer, errors_against, errors_of_precision
 
+    if info.precision is not None and info.against is not None:
+        raise ValueError("--precision compares with the model's own bf16, --against with another; give one of them")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    check_precision(precision, device)
-    errors: dict[str, list[tuple[float, str]]] = {}
-    for tensor_name, tensor in open_transformer(locate(name).folder / "transformer").source.read(device):
-        parts = tensor_name.split(".")
-        if parts[0] == "blocks" and parts[-1] == "weight" and tensor.ndim == 2:
-            errors.setdefault(".".join(parts[2:-1]), []).append((stored_error(tensor, precision), parts[1]))
-    console.print(f"{name}: error of weights stored in {precision}, against bf16 (RMS over RMS)", markup=False)
+    if info.against is not None:
+        told = f"error of its weights against those of {info.against}"
+        errors = errors_against(_weights_of(info.path), _weights_of(info.against), device)
+    else:
+        assert info.precision is not None
+        check_precision(info.precision, device)
+        told = f"error of weights stored in {info.precision}, against bf16"
+        errors = errors_of_precision(_weights_of(info.path), info.precision, device)
     table = Table(box=None, pad_edge=False)
     for column in ("layer", "mean", "largest", "in block"):
         table.add_column(column, justify="left" if column == "layer" else "right")
-    for layer, found in sorted(errors.items()):
-        largest, block = max(found)
-        table.add_row(layer, f"{sum(each for each, _ in found) / len(found):.2%}", f"{largest:.2%}", block)
+    layers = by_layer(errors)
+    for each in layers:
+        if each.largest or info.against is None:
+            table.add_row(each.layer, f"{each.mean:.2%}", f"{each.largest:.2%}", each.block)
+    console.print(f"{info.path}: {told} (RMS over RMS)", markup=False)
     console.print(table)
+    if info.against is not None:
+        console.print(f"equal: {sum(not each.largest for each in layers)} of {len(layers)} kinds of parameters")
+
+
+def _weights_of(name: str) -> TensorSource:
+    """The transformer's tensors of a model, or of a file that is a transformer alone."""
+    from chronoedit.model.checkpoint import locate
+    from chronoedit.model.parts import open_transformer
+    from chronoedit.model.singlefile import open_source
+
+    if Path(name).is_file():
+        refuse_pickle(Path(name))
+        return open_source(Path(name))
+    return open_transformer(locate(name).folder / "transformer").source
 
 
 def _print_tensors(console: Console, components: Mapping[str, Mapping[str, TensorInfo]]) -> None:
