@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import PIL.Image
@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 IMAGE_EMBED_MODES = ("crop", "squash")
 NOISE_DEVICES = ("cpu", "device")
-STAGES = ("load", "encode", "denoise", "trajectory", "decode")
+STAGES = ("load", "encode", "compile", "denoise", "trajectory", "decode")
 SIZE_MULTIPLE_PX = 16
 MAX_SEED = 2**63 - 1
+STEP_CACHE_THRESHOLDS = {"first-block": 0.1, "mag": 0.1}
+"""The step caches, each with the threshold that it has where none is given; the rules are in `runtime.stepcache`."""
+MIN_STEPS_CACHED = 11
+"""Below this many steps there is no step cache: each changes the latents too much to pass for its neighbour."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quality": {"reasoning": False, "num_reasoning_steps": None},
@@ -64,6 +68,7 @@ class EditRequest:
     and None for `num_reasoning_steps` is `default_reasoning_steps`. `num_reasoning_steps` above 0 turns `reasoning`
     on. Variant k of `num_variants` is drawn from `seed + k`; without a seed one is drawn and recorded in the result.
     `guidance_until` is the share of the steps that are guided, from the first; the others take one pass less.
+    `step_cache` lets similar steps share work: "first-block" or "mag", with a threshold as in "mag:0.05".
     `original_prompt` are the user's words where `prompt` was made from them; they change nothing.
     `progress` may return False to stop the edit (`EditCancelled`).
 
@@ -79,6 +84,7 @@ class EditRequest:
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
     guidance_until: float = 1.0
+    step_cache: str | None = None
     flow_shift: float | None = None
     seed: int | None = None
     reasoning: bool = False
@@ -107,6 +113,7 @@ class EditRequest:
         _check_number("guidance_until", self.guidance_until, minimum=0.0, exclusive=True, hint="1 guides all steps")
         if self.guidance_until > 1:
             raise ValueError(f"guidance_until {self.guidance_until:g} is above 1; 1 guides all steps")
+        _check_step_cache(self.step_cache, self.num_inference_steps)
         _check_number("flow_shift", self.flow_shift, minimum=0.0, exclusive=True, hint="1 is no shift")
         for name in ("at_photo_size", "reasoning", "return_trajectory", "return_latents", "integer_timesteps"):
             if not isinstance(getattr(self, name), bool):
@@ -133,6 +140,16 @@ class EditRequest:
         return cls(**values)
 
 
+class Passes(NamedTuple):
+    """Passes of an edit through the transformer, those of all variants and guidance branches: `computed` of `total`.
+
+    The others ran the first block only, and took the rest from the step cache.
+    """
+
+    computed: int
+    total: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EditResult:
     """What an edit gives: pictures, video, the completed request, timings in seconds and hashes.
@@ -140,7 +157,8 @@ class EditResult:
     `image` is variant 0 of `images`. `video` is variant 0 decoded, uint8 `T H W 3`, from the input frame to the edit
     (5 frames); `trajectory`, when asked for, uint8 `T H W 3`, the reasoning frames followed by the edit. `latents`,
     when asked for, are the final ones, `b 16 t h w`. `request` has every default filled in, the seed included.
-    `timings_s` has one entry a stage and "total". `hashes` holds "image", "model" and the list "loras".
+    `timings_s` has one entry a stage and "total". `hashes` holds "image", "model" and the list "loras". `passes` is
+    None where there is no transformer.
     """
 
     image: PIL.Image.Image
@@ -151,6 +169,7 @@ class EditResult:
     request: EditRequest
     timings_s: dict[str, float]
     hashes: dict[str, str | list[str]]
+    passes: Passes | None = None
 
 
 class ImageEditor(Protocol):
@@ -173,6 +192,22 @@ class EditorFactory(Protocol):
 def default_reasoning_steps(num_inference_steps: int) -> int:
     """A fifth of the steps, at least 1: ChronoEdit paper (arXiv 2510.04290), where 10 of 50 scores best."""
     return max(1, round(num_inference_steps / 5))
+
+
+def parse_step_cache(text: str) -> tuple[str, float]:
+    """Name and threshold of a step cache, "NAME" or "NAME:X". Raises ValueError for what is neither."""
+    name, colon, number = text.partition(":")
+    if name not in STEP_CACHE_THRESHOLDS:
+        raise ValueError(f"step_cache {text!r} is unknown; choose from {', '.join(STEP_CACHE_THRESHOLDS)}")
+    if not colon:
+        return name, STEP_CACHE_THRESHOLDS[name]
+    try:
+        threshold = float(number)
+    except ValueError as error:
+        raise ValueError(f"step_cache {text!r}: {number!r} is no number; write {name}:0.05") from error
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"step_cache {text!r}: {number} is not in 0 to 1; 0 reuses nothing")
+    return name, threshold
 
 
 def with_preset(request: EditRequest, name: str) -> EditRequest:
@@ -265,6 +300,19 @@ def _check_number(name: str, value: float | None, *, minimum: float, exclusive: 
         raise ValueError(f"{name} is {value!r}; give a finite number {bound}")
     if value < minimum or (exclusive and value == minimum):
         raise ValueError(f"{name} {value:g} is too low; use a number {bound}")
+
+
+def _check_step_cache(text: str | None, steps: int | None) -> None:
+    if text is None:
+        return
+    if not isinstance(text, str):
+        raise ValueError(f"step_cache is {text!r}; give one of {', '.join(STEP_CACHE_THRESHOLDS)}")
+    parse_step_cache(text)
+    if steps is not None and steps < MIN_STEPS_CACHED:
+        raise ValueError(
+            f"step_cache {text!r} with {steps} steps, which differ too much to share work; leave it out, or use "
+            f"{MIN_STEPS_CACHED} steps or more"
+        )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

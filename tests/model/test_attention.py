@@ -142,6 +142,14 @@ def test_expand_shares_memory_and_wants_one_prompt() -> None:
         three.expand(4)
 
 
+def test_the_first_blocks_keep_their_keys() -> None:
+    kv = random_kv(2, 4, blocks=3, image=True, bias=True)
+    short = kv.first(2)
+    assert short.text == kv.text[:2] and kv.image is not None and short.image == kv.image[:2]
+    assert short.bias is kv.bias
+    assert random_kv(1, 4, blocks=3).first(2).image is None
+
+
 def test_to_another_dtype_leaves_the_bias_in_fp32() -> None:
     kv = random_kv(1, 4, image=True, bias=True).to(dtype=torch.bfloat16)
     assert kv.bias is not None and kv.image is not None

@@ -140,6 +140,15 @@ def test_gradients_reach_every_weight_and_do_not_depend_on_the_collapse(
 
 
 @torch.no_grad()
+def test_no_block_gets_the_strides_of_the_convolution(random_dit: Any, dit_inputs: Any) -> None:
+    dit, contiguous = random_dit(), []
+    for block in dit.blocks:
+        block.register_forward_pre_hook(lambda _, arguments: contiguous.append(arguments[0].is_contiguous()))
+    dit(*dit_inputs(frames=8).plain)
+    assert contiguous == [True, True]
+
+
+@torch.no_grad()
 def test_forward_mutates_nothing(random_dit: Any, dit_inputs: Any) -> None:
     dit, inputs = random_dit(image=True), dit_inputs(image=True)
     kv = dit.prompt_kv(inputs.text, inputs.image_embeds, text_lengths=inputs.lengths)

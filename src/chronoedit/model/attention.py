@@ -15,7 +15,7 @@ from diffusers.models.attention import AttentionModuleMixin
 from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_attention_fn
 from torch import Tensor, nn
 
-from chronoedit.model.rope import rotate
+from chronoedit.model.fused import normed_heads
 
 
 class KV(NamedTuple):
@@ -43,6 +43,11 @@ class PromptTokens(NamedTuple):
         bias = None if self.bias is None else self.bias.to(device, non_blocking=non_blocking)
         return PromptTokens(self.text.to(device, non_blocking=non_blocking), image, bias)
 
+    def select(self, rows: Tensor) -> PromptTokens:
+        """The prompts of these rows, in this order."""
+        image, bias = (None if x is None else x[rows] for x in (self.image, self.bias))
+        return PromptTokens(self.text[rows], image, bias)
+
 
 class BlockKV(NamedTuple):
     """The keys and values that one block makes of a `PromptTokens`, with its bias."""
@@ -55,6 +60,12 @@ class BlockKV(NamedTuple):
     def batch_size(self) -> int:
         """Number of prompts, b."""
         return self.text.key.shape[0]
+
+    def select(self, rows: Tensor) -> BlockKV:
+        """The prompts of these rows, in this order."""
+        image = None if self.image is None else KV(self.image.key[rows], self.image.value[rows])
+        bias = None if self.bias is None else self.bias[rows]
+        return BlockKV(KV(self.text.key[rows], self.text.value[rows]), image, bias)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +104,11 @@ class PromptKV:
         moved = self._map(lambda x: x.to(device=device, dtype=dtype, non_blocking=non_blocking))
         bias = None if self.bias is None else self.bias.to(device=device, non_blocking=non_blocking)
         return PromptKV(text=moved.text, image=moved.image, bias=bias)
+
+    def first(self, count: int) -> PromptKV:
+        """What the first `count` blocks read."""
+        image = None if self.image is None else self.image[:count]
+        return PromptKV(text=self.text[:count], image=image, bias=self.bias)
 
     def select(self, rows: Sequence[int] | Tensor) -> PromptKV:
         """The prompts of these rows, in this order; a row may be named more than once."""
@@ -230,12 +246,10 @@ class Attention(nn.Module, AttentionModuleMixin):
         self, hidden_states: Tensor, prompt: PromptTokens | BlockKV | None = None, rotary: Tensor | None = None
     ) -> Tensor:
         """Attends from `b s d` to the prompt, or to itself if there is none; `b s d`."""
-        query = self._split(self.norm_q(self.to_q(hidden_states)))
+        turned = rotary if prompt is None else None
+        query = normed_heads(self.to_q(hidden_states), self.norm_q, self.heads, turned)
         if prompt is None:
-            key, value = self.text_kv(hidden_states)
-            if rotary is not None:
-                query, key = rotate(query, rotary), rotate(key, rotary)
-            out = self.processor(query, KV(key, value))
+            out = self.processor(query, self.text_kv(hidden_states, rotary))
         else:
             text, image, bias = self.project(prompt) if isinstance(prompt, PromptTokens) else prompt
             out = self.processor(query, text, bias)
@@ -248,14 +262,15 @@ class Attention(nn.Module, AttentionModuleMixin):
         image = None if prompt.image is None else self.image_kv(prompt.image)
         return BlockKV(self.text_kv(prompt.text), image, prompt.bias)
 
-    def text_kv(self, tokens: Tensor) -> KV:
-        """Keys and values of text (or of the video's own) tokens, `b k d`."""
-        return KV(self._split(self.norm_k(self.to_k(tokens))), self._split(self.to_v(tokens)))
+    def text_kv(self, tokens: Tensor, rotary: Tensor | None = None) -> KV:
+        """Keys and values of text (or, with their `rotary`, of the video's own) tokens, `b k d`."""
+        return KV(normed_heads(self.to_k(tokens), self.norm_k, self.heads, rotary), self._split(self.to_v(tokens)))
 
     def image_kv(self, tokens: Tensor) -> KV:
         """Keys and values of embedded image tokens, `b i d`."""
         assert self.add_k_proj is not None and self.add_v_proj is not None and self.norm_added_k is not None
-        return KV(self._split(self.norm_added_k(self.add_k_proj(tokens))), self._split(self.add_v_proj(tokens)))
+        key = normed_heads(self.add_k_proj(tokens), self.norm_added_k, self.heads)
+        return KV(key, self._split(self.add_v_proj(tokens)))
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1))  # b s n h

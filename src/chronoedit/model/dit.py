@@ -9,9 +9,9 @@ i image tokens (257), d model width (heads · head dimension).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from chronoedit.model.attention import Attention, BlockKV, PromptKV, PromptTokens, collapse_padding
+from chronoedit.model.fused import gated_residual, modulated_norm
 from chronoedit.model.rope import default_frame_positions, rotary_table
 
 
@@ -101,19 +102,16 @@ class ChronoEditBlock(nn.Module):
     def forward(
         self, hidden_states: Tensor, prompt: PromptTokens | BlockKV, modulation: Tensor, rotary: Tensor
     ) -> Tensor:
-        """`b s d` to `b s d`; `modulation` is `b 6 d`, `rotary` `1 s 1 h/2`."""
+        """`b s d` to `b s d`; `modulation` is `b 6 d`, `rotary` `1 s 1 h/2 2`."""
         x = hidden_states
         modulation = self.scale_shift_table + modulation.float()
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = modulation.chunk(6, dim=1)  # b 1 d each
 
-        normed = (self.norm1(x.float()) * (1 + scale) + shift).type_as(x)
-        x = (x.float() + self.attn1(normed, rotary=rotary) * gate).type_as(x)
-
-        normed = self.norm2(x.float()).type_as(x)
-        x = x + self.attn2(normed, prompt)
-
-        normed = (self.norm3(x.float()) * (1 + ffn_scale) + ffn_shift).type_as(x)
-        return (x.float() + self.ffn(normed).float() * ffn_gate).type_as(x)
+        normed = modulated_norm(x, self.norm1, shift, scale)
+        x = gated_residual(x, self.attn1(normed, rotary=rotary), gate)
+        x = x + self.attn2(self.norm2(x), prompt)
+        normed = modulated_norm(x, self.norm3, ffn_shift, ffn_scale)
+        return gated_residual(x, self.ffn(normed), ffn_gate)
 
 
 # Written to the table itself: `register` would first import two dozen other transformers, a second of every start.
@@ -128,6 +126,12 @@ class Grid(NamedTuple):
     frames: int
     rows: int
     columns: int
+
+
+class RunBlocks(Protocol):
+    """Runs blocks `start` to `stop` on `b s d`; with `rows`, x has only these rows of the batch."""
+
+    def __call__(self, x: Tensor, start: int = 0, stop: int | None = None, *, rows: Tensor | None = None) -> Tensor: ...
 
 
 class ChronoEditDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
@@ -199,12 +203,14 @@ class ChronoEditDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
         frame_positions: Tensor | None = None,
         prompt_kv: PromptKV | None = None,
         text_lengths: Tensor | None = None,
+        through: Callable[[Tensor, RunBlocks], Tensor] | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """Velocity `b out t h w` of the latents and condition `b in t h w` at the timestep `b` (1000 · sigma).
 
         The prompt is either text states `b l text_dim` (and image states `b i image_dim`; `text_lengths`, `b`,
         collapses their padded tokens) or `prompt_kv` of the same batch size. `frame_positions`, `t`: see
-        `default_frame_positions`. `attention_kwargs={"scale": x}` scales LoRA layers. Mutates nothing.
+        `default_frame_positions`. `attention_kwargs={"scale": x}` scales LoRA layers. `through(x, run)` stands for the
+        blocks, all or some of which it may `run`. Mutates nothing.
         Raises ValueError if these do not fit together.
         """
         grid = self._grid(hidden_states)
@@ -226,12 +232,18 @@ class ChronoEditDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
                 "give one a row (PromptKV.expand and select repeat prompts)"
             )
 
-        x = self.patch_embedding(hidden_states).flatten(2).transpose(1, 2)  # b s d
-        for block, prompt in zip(self.blocks, prompts, strict=True):
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                x = self._gradient_checkpointing_func(block, x, prompt, modulation, rotary)
-            else:
-                x = block(x, prompt, modulation, rotary)
+        def run(x: Tensor, start: int = 0, stop: int | None = None, *, rows: Tensor | None = None) -> Tensor:
+            steps = modulation if rows is None else modulation[rows]
+            for block, prompt in list(zip(self.blocks, prompts, strict=True))[start:stop]:
+                prompt = prompt if rows is None else prompt.select(rows)
+                if torch.is_grad_enabled() and self.gradient_checkpointing:
+                    x = self._gradient_checkpointing_func(block, x, prompt, steps, rotary)
+                else:
+                    x = block(x, prompt, steps, rotary)
+            return x
+
+        # Not in a variable: the first tokens are free once the first block has run.
+        x = run(self._tokens(hidden_states)) if through is None else through(self._tokens(hidden_states), run)
         velocity = self._unpatchify(self._head(x, temb), grid)
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
 
@@ -255,7 +267,7 @@ class ChronoEditDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
 
     def _block_prompts(
         self, text: Tensor | None, image: Tensor | None, text_lengths: Tensor | None, prompt_kv: PromptKV | None
-    ) -> list[PromptTokens] | list[BlockKV]:
+    ) -> Sequence[PromptTokens | BlockKV]:
         """One prompt a block. Without `prompt_kv` each block projects for itself, inside its own forward, so that
         gradient checkpointing, sharding and offloading of blocks cover those weights too."""
         if text is not None and prompt_kv is None:
@@ -276,6 +288,10 @@ class ChronoEditDiT(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
         if max(grid) > self.config.rope_max_seq_len:
             raise ValueError(f"{grid} is larger than rope_max_seq_len {self.config.rope_max_seq_len} on a side")
         return grid
+
+    def _tokens(self, hidden_states: Tensor) -> Tensor:
+        # Contiguous, or the convolution's strides stay with x through all blocks, and every norm copies it.
+        return self.patch_embedding(hidden_states).flatten(2).transpose(1, 2).contiguous()  # b s d
 
     def _head(self, x: Tensor, temb: Tensor) -> Tensor:
         shift, scale = (self.scale_shift_table.to(temb.device) + temb[:, None]).to(x.device).chunk(2, dim=1)  # b 1 d

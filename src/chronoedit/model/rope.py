@@ -25,7 +25,7 @@ def default_frame_positions(num_frames: int, skip_len: int, device: torch.device
 
 
 def rotary_table(frame_positions: Tensor, rows: int, columns: int, head_dim: int) -> Tensor:
-    """Rotation of every token's channel pairs, cos + i·sin, complex64 `1 s 1 h/2`, for s = frames · rows · columns.
+    """Rotation of every token's channel pairs, cosine and sine, fp32 `1 s 1 h/2 2`, for s = frames · rows · columns.
 
     The channels of a head are shared out to time, rows and columns twice: once for the frequencies (44, 42, 42 at
     head_dim 128) and once for the positions. The two agree but for head_dim ≡ 4 mod 6, where a pair of channels may
@@ -47,19 +47,22 @@ def rotary_table(frame_positions: Tensor, rows: int, columns: int, head_dim: int
             axes.append(values.view(*shape, -1).expand(*grid, -1))  # frames rows columns pairs
         return torch.cat(axes, dim=-1).view(1, -1, 1, head_dim // 2)  # 1 s 1 h/2
 
-    return torch.complex(over_grid(torch.cos, cos_shares), over_grid(torch.sin, sin_shares))
+    return torch.stack([over_grid(torch.cos, cos_shares), over_grid(torch.sin, sin_shares)], dim=-1)  # 1 s 1 h/2 2
 
 
 def rotate(x: Tensor, rotary: Tensor) -> Tensor:
-    """Turns each pair of channels of `x`, `b s n h`, by its token's angle; computed in fp32, returned in x's dtype."""
+    """Turns each pair of channels of `x`, `b s n h`, by its token's angle; computed in fp32, returned in x's dtype.
+
+    `rotary`, `1 s 1 h/2 2`: see `rotary_table`.
+    """
     pairs = x.float().unflatten(-1, (-1, 2))  # b s n h/2 2
     if torch.compiler.is_compiling():
         # The compiler fuses real arithmetic with what stands around it, but generates no code for complex numbers.
-        (cos, sin), (even, odd) = torch.view_as_real(rotary).unbind(-1), pairs.unbind(-1)
+        (cos, sin), (even, odd) = rotary.unbind(-1), pairs.unbind(-1)
         turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
     else:
         # One pass over memory: on a CPU eight times faster than the four products, and the same bits.
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * rotary)
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotary))
     return turned.flatten(-2).type_as(x)  # b s n h
 
 

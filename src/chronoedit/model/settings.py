@@ -19,7 +19,8 @@ class ModelSettings:
     """The defaults of one model; those here are of the published 14B checkpoint.
 
     `target_area` in px², `reasoning_frames` pixel frames T = 4k + 1 of the reasoning video, `max_sequence_length`
-    text tokens. Raises ValueError when a value is out of range.
+    text tokens; `mag_ratios` (sigma, magnitude) pairs of the step cache "mag", see `runtime.stepcache.calibrated`.
+    Raises ValueError when a value is out of range.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ModelSettings:
     max_sequence_length: int = 512
     negative_prompt: str = ""
     licence: str = ""
+    mag_ratios: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         for key in ("name", "negative_prompt", "licence"):
@@ -47,6 +49,8 @@ class ModelSettings:
         frames = self.reasoning_frames
         if type(frames) is not int or frames < 9 or frames % 4 != 1:
             raise ValueError(f"reasoning_frames is {frames!r}; 4k + 1 of at least 9 is expected, such as 29")
+
+        object.__setattr__(self, "mag_ratios", _pairs(self.mag_ratios))  # frozen: lists in JSON, tuples here
 
     def to_json(self) -> dict[str, Any]:
         """All settings, as `chronoedit.json` holds them."""
@@ -70,6 +74,15 @@ def read_settings(folder: Path, *, name: str) -> ModelSettings:
         return settings if shift is None else replace(settings, flow_shift=shift)
     except ValueError as error:
         raise CheckpointError(f"{path if given else folder}: {error}") from error
+
+
+def _pairs(values: object) -> tuple[tuple[float, float], ...]:
+    rows: list[Any] = list(values) if isinstance(values, list | tuple) else [values]
+    for row in rows:
+        numbers = row if isinstance(row, list | tuple) else [row]
+        if len(numbers) != 2 or not all(isinstance(x, int | float) and math.isfinite(x) and x > 0 for x in numbers):
+            raise ValueError(f"mag_ratios has {row!r}; pairs of sigma and magnitude are expected, both above 0")
+    return tuple((float(sigma), float(magnitude)) for sigma, magnitude in rows)
 
 
 def _scheduler_shift(path: Path) -> float | None:

@@ -19,10 +19,11 @@ from chronoedit.model.attention import KV, AttentionKernel
 from chronoedit.model.dit import ChronoEditBlock, ChronoEditDiT
 
 
-def share_tokens(transformer: ChronoEditDiT, group: dist.ProcessGroup) -> None:
+def share_tokens(transformer: ChronoEditDiT, group: dist.ProcessGroup) -> TokenSplit:
     """Let the processes of `group`, which all call `transformer` with the same arguments, share its tokens.
 
-    Each still gets the whole velocity. Raises ValueError when the heads cannot be shared out evenly.
+    Each still gets the whole velocity; the split says which tokens are this one's. Raises ValueError when the heads
+    cannot be shared out evenly.
     """
     heads, count = transformer.config.num_attention_heads, dist.get_world_size(group)
     if heads % count:
@@ -33,6 +34,7 @@ def share_tokens(transformer: ChronoEditDiT, group: dist.ProcessGroup) -> None:
         attention = cast(ChronoEditBlock, block).attn1
         attention.processor = UlyssesKernel(split, attention.processor)
     transformer.proj_out.register_forward_hook(split.out_of_head)
+    return split
 
 
 class TokenSplit:
@@ -46,22 +48,29 @@ class TokenSplit:
     def into_first_block(self, block: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """A block's arguments, for this process's tokens of all of them."""
         x, prompt, modulation, rotary = self.into_block(block, arguments)
-        return self._own(x), prompt, modulation, rotary
+        return self.own(x), prompt, modulation, rotary
 
     def into_block(self, block: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """A block's arguments, whose tokens are this process's already."""
         x, prompt, modulation, rotary = arguments
         total = rotary.shape[1]
         self.sizes = [total // self.count + (k < total % self.count) for k in range(self.count)]
-        return x, prompt, modulation, self._own(rotary)
+        return x, prompt, modulation, self.own(rotary)
 
     def out_of_head(self, head: nn.Module, arguments: tuple[Any, ...], output: Tensor) -> Tensor:
         """All tokens, on all processes."""
         return Gather.apply(output, self)
 
-    def _own(self, tokens: Tensor) -> Tensor:
+    def own(self, tokens: Tensor) -> Tensor:
+        """This process's tokens, of all, b s d; their number is that of the last pass."""
         start = sum(self.sizes[: self.rank])
         return tokens[:, start : start + self.sizes[self.rank]]
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of the processes' tensors, on all of them."""
+        x = x.clone()
+        dist.all_reduce(x, group=self.group)
+        return x
 
 
 class UlyssesKernel(AttentionKernel):
