@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from safetensors import SafetensorError, safe_open
 
 from chronoedit.errors import OutputError
 from chronoedit.media import save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -98,8 +104,11 @@ class TensorCache:
     """Tensors by content key in safetensors shards of a folder, for what takes long to make: encoded training sets.
 
     `put` keeps a tensor in memory until the shard has `shard_bytes`; `flush` writes what is kept, each shard whole or
-    not at all, so a job that is killed loses at most one shard. Each tensor's SHA-256 stands in its shard's metadata
-    and is compared when it is read. Raises OutputError for a shard that is damaged, or cannot be written.
+    not at all, so a job that is killed loses at most one shard. Several processes may share a folder: each finds what
+    the others had written when it opened it. Each tensor's SHA-256 stands in its shard's metadata and is compared when
+    it is read. A shard that is damaged is moved aside, to NAME.damaged, which is logged, and what is whole in it is
+    kept; the rest is missing then, and made anew by whoever asks with `holds`. Raises OutputError for a shard that
+    cannot be written, or is of something else.
     """
 
     def __init__(self, folder: str | Path, shard_bytes: int = 256 * 2**20) -> None:
@@ -109,8 +118,7 @@ class TensorCache:
         self._sums: dict[str, str] = {}
         self._kept: dict[str, Tensor] = {}
         self._kept_bytes = 0
-        for path in sorted(self.folder.glob("*.safetensors")):
-            self._index(path)
+        self._find_shards()
 
     def __contains__(self, key: str) -> bool:
         return key in self._kept or key in self._shards
@@ -118,21 +126,30 @@ class TensorCache:
     def __len__(self) -> int:
         return len(self._kept) + len(self._shards)
 
-    def get(self, key: str) -> Tensor:
-        """The tensor of a key, on the CPU. Raises KeyError when there is none."""
-        from safetensors import SafetensorError, safe_open
+    def holds(self, key: str) -> bool:
+        """Whether the key's tensor is there and whole: it is read for that. One that is not is forgotten."""
+        if key in self._kept or key not in self._shards:
+            return key in self._kept
+        try:
+            self._read(key)
+        except _DAMAGE as error:
+            self._rescue(self._shards[key], str(error))
+            return key in self._kept
+        return True
 
+    def get(self, key: str) -> Tensor:
+        """The tensor of a key, on the CPU. Raises KeyError when there is none, OutputError when it is damaged."""
         if key in self._kept:
             return self._kept[key]
+        if not self._shards[key].exists():  # another process has moved it aside, and kept what was whole
+            self._find_shards()
         path = self._shards[key]
         try:
-            with safe_open(path, framework="pt") as file:
-                tensor: Tensor = file.get_tensor(key)
-        except (SafetensorError, OSError) as error:
-            raise OutputError(f"{path} cannot be read ({error}); delete it, and it is made anew") from error
-        if _checksum(tensor) != self._sums[key]:
-            raise OutputError(f"{path} is damaged: a tensor has another checksum; delete it, and it is made anew")
-        return tensor
+            return self._read(key)
+        except _DAMAGE as error:
+            raise OutputError(
+                f"{path} is damaged ({error}); the same command finds that when it starts, and makes it anew"
+            ) from error
 
     def put(self, key: str, tensor: Tensor) -> None:
         """Store a tensor; one of a known key is left as it is. Raises OutputError."""
@@ -154,19 +171,63 @@ class TensorCache:
         self._shards |= dict.fromkeys(sums, path)
         self._kept, self._kept_bytes = {}, 0
 
-    def _index(self, path: Path) -> None:
-        from safetensors import SafetensorError, safe_open
+    def _find_shards(self) -> None:
+        for path in sorted(self.folder.glob("*.safetensors")):
+            if path.name.startswith("."):  # another process is writing it
+                continue
+            try:
+                sums = _sums_of(path)
+            except FileNotFoundError:  # another process has moved it aside
+                continue
+            except _DAMAGE as error:
+                self._move_aside(path, str(error), lost="all")
+                continue
+            self._sums |= sums
+            self._shards |= dict.fromkeys(sums, path)
 
-        try:
-            with safe_open(path, framework="pt") as file:
-                sums = file.metadata() or {}
-                keys = list(file.keys())
-        except (SafetensorError, OSError) as error:
-            raise OutputError(f"{path} cannot be read ({error}); delete it, and it is made anew") from error
-        if set(keys) != set(sums):
-            raise OutputError(f"{path} is no shard of this cache; give the cache a folder of its own")
-        self._sums |= sums
-        self._shards |= dict.fromkeys(keys, path)
+    def _read(self, key: str) -> Tensor:
+        with safe_open(self._shards[key], framework="pt") as file:
+            tensor: Tensor = file.get_tensor(key)
+        if _checksum(tensor) != self._sums[key]:
+            raise _Damaged("a tensor has another checksum")
+        return tensor
+
+    def _rescue(self, path: Path, reason: str) -> None:
+        """Move a damaged shard aside; what is whole in it is kept, to be written again."""
+        whole, keys = {}, [key for key, shard in self._shards.items() if shard == path]
+        for key in keys:
+            try:
+                whole[key] = self._read(key).clone()
+            except _DAMAGE:
+                continue
+        self._move_aside(path, reason, lost=f"{len(keys) - len(whole)} of {len(keys)}")
+        for key in keys:
+            del self._shards[key], self._sums[key]
+        for key, tensor in whole.items():
+            self.put(key, tensor)
+
+    def _move_aside(self, path: Path, reason: str, lost: str) -> None:
+        logger.warning("%s is damaged (%s): it is moved aside, and %s of its tensors are made anew", path, reason, lost)
+        with suppress(FileNotFoundError):  # another process did
+            path.rename(path.with_name(f"{path.name}.damaged"))
+
+
+class _Damaged(Exception):
+    """A tensor is not what was written."""
+
+
+_DAMAGE = (_Damaged, SafetensorError, OSError)
+"""What reading a shard raises that was cut or changed."""
+
+
+def _sums_of(path: Path) -> dict[str, str]:
+    """The checksums of a shard, by key. Raises OutputError for a file that is none."""
+    with safe_open(path, framework="pt") as file:
+        sums = file.metadata() or {}
+        keys = list(file.keys())
+    if set(keys) != set(sums):
+        raise OutputError(f"{path} is no shard of this cache; give the cache a folder of its own")
+    return sums
 
 
 def _checksum(tensor: Tensor) -> str:

@@ -23,6 +23,22 @@ class OutputError(ChronoEditError):
     """A result that cannot be written."""
 
 
+class OutOfMemory(ChronoEditError):
+    """There is not enough memory for an edit; `stage` is where it ran out."""
+
+    def __init__(self, stage: str, detail: str) -> None:
+        super().__init__(f"out of memory in the stage '{stage}' ({detail}); a smaller height and width take less")
+        self.stage = stage
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.stage, self.detail)
+
+
+class NotFinite(ChronoEditError):
+    """An edit that became NaN or infinite; the message names the stage, the step and the settings."""
+
+
 class EditCancelled(ChronoEditError):
     """The progress callback asked for the edit to stop."""
 

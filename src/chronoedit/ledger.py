@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from chronoedit.errors import OutputError
@@ -42,6 +43,32 @@ def claim(path: Path, identity: Mapping[str, object], holds: str) -> None:
             f"{path.parent} holds {holds}: {', '.join(different)} differ; choose another --output, or remove that "
             "folder"
         )
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Within it a file is locked by this process, until it ends in whatever way: gives whether that could be had.
+
+    The file is made where it is not there. Where there are no such locks (Windows), it can always be had. Raises
+    OutputError for a file that cannot be opened.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield True
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise OutputError(f"cannot lock {path}: {error.strerror or error}; choose another --output") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 class Ledger:

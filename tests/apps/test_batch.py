@@ -391,7 +391,58 @@ def test_the_page_s_commands_and_code_run(
     assert keys(Path("from_python")) == ["cat-glasses", "dog-00002"]
 
 
-def test_only_the_first_of_several_processes_works(batch: Run, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    assert batch(tmp_path / "none.csv") == (0, "", "")
+def test_two_jobs_do_not_share_a_folder(batch: Run, photos: Path, tmp_path: Path) -> None:
+    from chronoedit.ledger import locked
+
+    assert batch(many(tmp_path, 1), steps=1)[0] == 0
+    with locked(tmp_path / "out" / "batch.json") as is_ours:
+        assert is_ours
+        code, _, err = batch(many(tmp_path, 2), steps=1)
+    assert code == 2 and "another process is at work in" in err
+    assert batch(many(tmp_path, 2), steps=1)[0] == 0 and keys(tmp_path / "out") == ["cat-0", "dog-1"]
+
+
+def test_rows_that_cannot_fit_are_named_and_the_others_done(
+    batch: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chronoedit.apps import batch_memory
+    from chronoedit.runtime.plan_stages import Machine
+
+    free = Machine(kind="cpu", device_bytes=300_000_000, host_bytes=300_000_000)
+    monkeypatch.setattr(batch_memory, "machine_for", lambda device: free)
+    rows = ("photos/cat.png,go,a,1,", "photos/cat.png,go,b,1,4096", "photos/dog.png,go,c,1,")
+    manifest = table(tmp_path, *rows, header="image,prompt,key,seed,height")
+    code, out, err = batch(manifest, steps=1)
+    assert code == 1 and keys(tmp_path / "out") == ["cat-a", "dog-c"]
+    assert "not done: row 2 (line 3): this edit needs about" in err and "or try all the same with --memory off" in err
+    assert "2 of 3 edits done, 1 rows not done, " in err
+    code, _, err = batch(manifest, steps=1)
+    assert code == 1 and "2 of 3 edits done, 2 of them before, 1 rows not done: " in err
+
+
+def test_the_largest_rows_decide_how_the_parts_are_arranged(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_checkpoint_no_image: Path
+) -> None:
+    from chronoedit.apps import batch_memory
+    from chronoedit.apps.options import ModelFlags
+    from chronoedit.data.manifest import RowDefaults, read_manifest
+    from chronoedit.editing.batch_job import grouped
+    from chronoedit.model.checkpoint import open_checkpoint
+    from chronoedit.runtime.plan import LAYOUTS
+    from chronoedit.runtime.plan_stages import Machine
+
+    rows = ("photos/cat.png,go,a,1,", "photos/cat.png,go,b,1,512")
+    items = read_manifest(table(tmp_path, *rows, header="image,prompt,key,seed,height"), RowDefaults()).items
+    model = ModelFlags(model_path=str(random_checkpoint_no_image))
+    groups = grouped(items, open_checkpoint(random_checkpoint_no_image, device="cpu").settings)
+
+    def layout(groups: list, megabytes: int) -> int:
+        machine = Machine(kind="cuda", device_bytes=megabytes * 10**6, host_bytes=10**10)
+        monkeypatch.setattr(batch_memory, "machine_for", lambda device: machine)
+        fitted = batch_memory.fitted_rows(model, "auto", groups, video=False)
+        return -1 if fitted.refused else list(LAYOUTS).index(str(fitted.model.layout))
+
+    for megabytes in (20, 50, 100, 200, 400, 800, 3200):
+        small, large, both = (layout(each, megabytes) for each in (groups[:1], groups[1:], groups))
+        assert both == (-1 if -1 in (small, large) else max(small, large))
+    assert layout(groups, 3200) == 0 and layout(groups, 20) == -1

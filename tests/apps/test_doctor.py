@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 
 import pytest
+import torch
 
 from chronoedit.apps.commands import doctor
 from chronoedit.apps.main import main
@@ -14,9 +15,11 @@ from chronoedit.apps.main import main
 def test_this_machine_can_edit(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    for name in ("Python", "torch", "diffusers", "CPU", "memory", "disk here", "embedded model"):
+    for name in ("Python", "torch", "diffusers", "CPU", "memory", "disk here", "attention", "compile", "embedded"):
         assert name in out
     assert "MISSING" not in out
+    if not torch.cuda.is_available():
+        assert "sdpa, flash, math; auto is sdpa" in out
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,6 +58,8 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
         ),
         (["-p", "x", "--guidance-scale", "0.5"], "guidance_scale 0.5 is too low"),
         (["-p", "x", "--flow-shift", "nan"], "flow_shift is nan"),
+        (["-p", "x", "--step-cache", "block"], "step_cache 'block' is unknown; choose from first-block, mag"),
+        (["-p", "x", "--step-cache", "mag", "--preset", "turbo"], "step_cache 'mag' with 8 steps"),
         (["-p", "x", "--seed", "-1"], "seed -1 is below 0"),
         (["-p", "x", "--variants", "0"], "variants 0 is below 1"),
         (["-p", "x", "--preset", "best"], "choose from quality, think, turbo"),
@@ -203,6 +205,36 @@ def test_devices(capsys: pytest.CaptureFixture[str]) -> None:
         check_device("meta")
     with pytest.raises(ValueError, match=f"has {torch.cuda.device_count()} of cuda"):
         check_device(f"cuda:{torch.cuda.device_count()}")
+
+
+@pytest.mark.parametrize(
+    ("built_for", "visible", "why"),
+    [
+        (None, None, "is built without it, install one that has it; leave out --device"),
+        ("12.8", None, "no driver answers, nvidia-smi (rocm-smi) must list the GPU first; leave out --device"),
+        ("12.8", "", "CUDA_VISIBLE_DEVICES hides them all; leave out --device"),
+    ],
+)
+def test_a_gpu_that_is_missing_says_why_before_anything_is_loaded(
+    photo: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    built_for: str | None,
+    visible: str | None,
+    why: str,
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr("chronoedit.apps.commands.edit.opened", lambda *_: pytest.fail("nothing is to be loaded"))
+    output = photo.with_name("out.png")
+    assert main(["edit", "-i", str(photo), "-p", "x", "-o", str(output), "--device", "cuda"]) == 2
+    err = capsys.readouterr().err
+    assert "--device cuda: this machine has 0 of cuda: " in err and why in err
 
 
 def test_extra_processes_of_torchrun_have_nothing_to_do(

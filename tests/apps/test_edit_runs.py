@@ -140,6 +140,21 @@ def test_sizes_and_presets(edit, tmp_path: Path) -> None:
     assert media.load_image(output).size == (80, 60)
 
 
+def test_attention_is_remembered_or_refused(edit, tmp_path: Path) -> None:
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    assert edit("--attention", "math", "-o", first)[0] == 0
+    assert media.read_metadata(first)["attention"] == "math"
+    assert edit("--like", first, "-o", again, wish=())[0] == 0
+    assert media.read_metadata(again)["attention"] == "math"
+    code, _, err = edit("--attention", "flash3", "--device", "cpu", "-o", again)
+    assert code == 2 and "attention 'flash3' cannot run here" in err and "sdpa, flash, math" in err
+
+
+def test_compiling_is_a_flag(edit, tmp_path: Path) -> None:
+    code, _, err = edit("--compile", "--precision", "int8", "-o", tmp_path / "a.png")
+    assert code == 2 and "stored in int8 are not compiled" in err
+
+
 def test_published_flags_are_accepted_and_explained(edit, tmp_path: Path) -> None:
     code, _, err = edit("-o", tmp_path / "out.png", "--disable-guardrails", "--offload_model", "--device", "cpu")
     assert code == 0
@@ -186,30 +201,45 @@ def test_a_full_disk_leaves_what_was_there(edit, tmp_path: Path, monkeypatch: py
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "photo.png"]
 
 
-def test_an_interrupt_ends_with_130_and_writes_nothing(edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stage", ["load", "encode", "denoise", "trajectory", "decode", "write"])
+def test_an_interrupt_ends_with_130_and_writes_nothing(
+    edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
     def interrupt(_: StageBars, progress: Progress) -> None:
-        if progress.stage == "denoise" and progress.done:
+        if progress.stage == stage and (progress.done or stage != "denoise"):
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(StageBars, "update", interrupt)
+    if stage == "write":  # the video is there under another name, the picture is not
+        monkeypatch.setattr(os, "fsync", lambda descriptor: signal.raise_signal(signal.SIGINT))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs are started without it
     try:
-        code, out, err = edit("-o", tmp_path / "out.png")
+        code, out, err = edit("-o", tmp_path / "out.mp4", "--enable-temporal-reasoning")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert (code, out) == (130, "") and "interrupted" in err
+    assert (code, out) == (130, "") and "Traceback" not in err
+    assert [line for line in err.splitlines() if not line.startswith("note:")] == [
+        "interrupted; files that were being written have been removed"
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
 
 
-def test_running_out_of_memory_says_what_helps(edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from chronoedit.editing.editor import Editor
+def test_running_out_of_memory_twice_says_where_and_what_helps(
+    edit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chronoedit.editing import editor
 
     def exhausted(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nSee the documentation")
 
-    monkeypatch.setattr(Editor, "edit", exhausted)
-    code, _, err = edit("-o", tmp_path / "out.png")
-    assert code == 1 and "Tried to allocate 20 GiB" in err and "--offload-model" in err
+    monkeypatch.setattr(editor, "decode_batch", exhausted)
+    code, _, err = edit("-o", tmp_path / "out.png", "--memory", "off")
+    assert code == 1 and "Traceback" not in err and "documentation" not in err
+    assert "out of memory (decode: CUDA out of memory. Tried to allocate 20 GiB.); it is done again" in err
+    assert (
+        "error: out of memory in the stage 'decode' (CUDA out of memory. Tried to allocate 20 GiB.); a smaller height "
+        "and width take less, and so does --precision int8"
+    ) in err
 
 
 def test_a_chain_is_saved_step_by_step_and_goes_on_where_it_stopped(

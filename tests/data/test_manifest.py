@@ -59,9 +59,9 @@ def test_every_column_is_read_as_its_field_holds_it(folder: Path) -> None:
     header = (
         "image,prompt,negative_prompt,height,width,at_photo_size,num_inference_steps,guidance_scale,guidance_until,"
     )
-    header += "flow_shift,seed,reasoning,num_reasoning_steps,image_embed_mode,solver,integer_timesteps,"
+    header += "step_cache,flow_shift,seed,reasoning,num_reasoning_steps,image_embed_mode,solver,integer_timesteps,"
     header += "noise_device,original_prompt"
-    row = "a.png,go,bad,32,48,yes,6,2.5,0.5,3,7,TRUE,2,squash,euler,false,device,geh"
+    row = "a.png,go,bad,32,48,yes,16,2.5,0.5,mag:0.05,3,7,TRUE,2,squash,euler,false,device,geh"
     assert set(header.split(",")) | {"key"} == set(COLUMNS)
     assert only(read(folder, f"{header}\n{row}\n")).request == EditRequest(
         image=str(folder / "a.png"),
@@ -70,9 +70,10 @@ def test_every_column_is_read_as_its_field_holds_it(folder: Path) -> None:
         height=32,
         width=48,
         at_photo_size=True,
-        num_inference_steps=6,
+        num_inference_steps=16,
         guidance_scale=2.5,
         guidance_until=0.5,
+        step_cache="mag:0.05",
         flow_shift=3.0,
         seed=7,
         reasoning=True,

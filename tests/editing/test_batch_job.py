@@ -15,14 +15,14 @@ import pytest
 import torch
 
 from chronoedit.data.manifest import BatchItem
-from chronoedit.editing import batch_editor as module
 from chronoedit.editing.batch_editor import BatchEditor, SentBatch, edit_here, packed, read_photos, worker
 from chronoedit.editing.batch_job import Batch, BatchJob, sensible_batch_size, sort_out
 from chronoedit.editing.editor import Editor
+from chronoedit.editing.encode import InputEncoder
 from chronoedit.errors import ChronoEditError, EditCancelled, OutputError
 from chronoedit.ledger import Ledger
 from chronoedit.media import image_sha256, load_image, read_metadata, read_video
-from chronoedit.model.checkpoint import Components
+from chronoedit.model.checkpoint import Components, open_checkpoint
 from chronoedit.model.settings import ModelSettings
 from chronoedit.request import EditRequest, EditResult, Progress
 
@@ -86,9 +86,12 @@ def test_groups_follow_size_and_settings_in_the_order_of_the_rows(job: BatchJob,
     assert [batch.group for batch in batches] == [0, 0, 0, 1]
     other = replace(job.items[0], name="x", request=replace(job.items[0].request, guidance_scale=2.0))
     half = replace(job.items[0], name="y", request=replace(job.items[0].request, guidance_until=0.5))
-    more = replace(job, items=(*job.items, other, half), batch_size=9)
+    twelve = replace(job.items[0].request, step_cache="first-block", num_inference_steps=12)
+    cached = replace(job.items[0], name="z", request=twelve)
+    also = replace(cached, name="w", request=replace(twelve, step_cache="first-block:0.10"))
+    more = replace(job, items=(*job.items, other, half, cached, also), batch_size=9)
     sizes = [len(batch.items) for batch in more.batches(job.open(), editor.components.settings)]
-    assert sizes == [5, 1, 1, 1]
+    assert sizes == [5, 1, 1, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -112,9 +115,11 @@ def test_what_the_model_cannot_do_is_sorted_out(items: tuple[BatchItem, ...]) ->
     small = replace(PUBLISHED, target_area=1024, num_inference_steps=4)
     thin = replace(items[0], photo_size=(1600, 100))
     many = replace(items[1], request=replace(items[1].request, num_inference_steps=None, num_reasoning_steps=9))
-    possible, refused = sort_out([thin, many, items[2]], small)
+    unmeasured = replace(items[3], request=replace(items[3].request, step_cache="mag", num_inference_steps=12))
+    possible, refused = sort_out([thin, many, items[2], unmeasured], small)
     assert possible == (items[2],)
-    assert [refusal.place for refusal in refused] == ["row 1", "row 2"]
+    assert [refusal.place for refusal in refused] == ["row 1", "row 2", "row 4"]
+    assert "'published' has none" in refused[2].reason
     assert "too thin" in refused[0].reason and "num_reasoning_steps 9 is more than" in refused[1].reason
 
 
@@ -174,13 +179,13 @@ def test_looking_ahead_changes_no_pixel_and_encodes_beside_the_transformer(
     job: BatchJob, components: Components, counted: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[str] = []
-    encoded = module.InputEncoder.encode
+    encoded = InputEncoder.encode
 
     def noted(*args: Any, **kwargs: Any) -> Any:
         threads.append(threading.current_thread().name.split("_")[0])
         return encoded(*args, **kwargs)
 
-    monkeypatch.setattr(module.InputEncoder, "encode", noted)
+    monkeypatch.setattr(InputEncoder, "encode", noted)
     run(job, Editor(components, device="cpu"))
     ahead, here = (
         "look-ahead",
@@ -205,16 +210,16 @@ def failing_when(
     monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Sequence[EditRequest]], BaseException | None]
 ) -> list[int]:
     """Editors fail with what `wrong` gives; notes the size of each batch that is tried."""
-    edit_batch, sizes = Editor.edit_batch, []
+    edit_all, sizes = Editor._edit_all, []
 
-    def edit(self: Editor, requests: Sequence[EditRequest], **options: Any) -> list[EditResult]:
+    def edit(self: Editor, requests: Sequence[EditRequest], *arguments: Any) -> list[EditResult]:
         sizes.append(len(requests))
         error = wrong(requests)
         if error is not None:
             raise error
-        return edit_batch(self, requests, **options)
+        return edit_all(self, requests, *arguments)
 
-    monkeypatch.setattr(Editor, "edit_batch", edit)
+    monkeypatch.setattr(Editor, "_edit_all", edit)
     return sizes
 
 
@@ -240,15 +245,17 @@ def test_an_edit_that_fails_is_kept_with_its_error_and_costs_no_other(
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
 def test_where_memory_runs_out_later_batches_are_smaller(
-    job: BatchJob, editor: Editor, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    job: BatchJob, random_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
+    editor = Editor(open_checkpoint(random_checkpoint, device="cpu"), device="cpu")
     sizes = failing_when(monkeypatch, lambda requests: error if len(requests) > 1 else None)
     records = run(job, editor)
     assert sizes == [2, 1, 1, 1, 1, 1, 1]
     assert all(record["status"] == "done" and record["together"] == 1 for record in records)
     sizes = failing_when(monkeypatch, lambda requests: error)
     other = replace(job, folder=job.folder / "other", items=job.items[:1])
-    assert run(other, editor)[0]["error"].startswith("out of memory: ")
+    assert run(other, editor)[0]["error"].startswith("out of memory in the stage 'load' (")
+    assert sizes == [1, 1] and editor.placement.layout == "disk"  # tried once more, with weights left in their files
 
 
 def test_an_unknown_error_is_logged_with_its_trace(

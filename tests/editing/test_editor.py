@@ -10,10 +10,10 @@ import torch
 
 import chronoedit
 from chronoedit.cache import MemoryCache
-from chronoedit.editing import denoise
+from chronoedit.editing import decode, denoise, encode
 from chronoedit.editing.editor import Editor, EditorLoader
 from chronoedit.editing.prepare import pixels_sha256, to_pixels
-from chronoedit.errors import ChronoEditError, EditCancelled, ImageError
+from chronoedit.errors import EditCancelled, ImageError, NotFinite
 from chronoedit.media import image_sha256
 from chronoedit.model import autoencoder, condition
 from chronoedit.model.checkpoint import Components
@@ -261,7 +261,8 @@ def test_a_callback_of_several_requests_is_asked_once(editor: Editor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad_forward", "message"), [(1, "after step 2 of 3 .denoise"), (4, "after step 3 of 3 .trajectory")]
+    ("bad_forward", "message"),
+    [(1, "after step 2 of 3 .denoise, guidance 3"), (4, "after step 3 of 3 .trajectory, guidance 3")],
 )
 def test_latents_that_are_not_finite_are_an_error_that_names_the_step(
     editor: Editor, monkeypatch: pytest.MonkeyPatch, bad_forward: int, message: str
@@ -275,8 +276,32 @@ def test_latents_that_are_not_finite_are_an_error_that_names_the_step(
         return (velocity * torch.nan if len(calls) == bad_forward + 1 else velocity,)
 
     monkeypatch.setattr(transformer, "forward", spoiled)
-    with pytest.raises(ChronoEditError, match=f"not finite .* {message}.*rows \\[0\\] of 1"):
+    settings = "in float32, scales of LoRAs: none"
+    with pytest.raises(NotFinite, match=f"not finite .* {message}.*rows \\[0\\] of 1.* {settings}"):
         editor.edit(make_request(num_reasoning_steps=1, return_trajectory=True))
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "message"),
+    [
+        (encode.encoders, "encode_prompt", "the prompt's embeds are not finite .NaN or infinite. .encode, rows"),
+        (encode.encoders, "encode_image", "the picture's embeds are not finite"),
+        (encode.condition, "image_condition", "the picture's latents are not finite"),
+        (decode.autoencoder, "decode", "the decoded pictures are not finite .NaN or infinite. .decode"),
+    ],
+)
+def test_what_becomes_nan_before_and_after_names_its_stage(
+    editor: Editor, monkeypatch: pytest.MonkeyPatch, place: object, name: str, message: str
+) -> None:
+    original = getattr(place, name)
+
+    def spoiled(*args: object, **kwargs: object) -> object:
+        made = original(*args, **kwargs)
+        return (made[0] * torch.nan, *made[1:]) if isinstance(made, tuple) else made * torch.nan
+
+    monkeypatch.setattr(place, name, spoiled)
+    with pytest.raises(NotFinite, match=message):
+        editor.edit(make_request())
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -25,6 +26,7 @@ MODES: dict[str, dict[str, Any]] = {
     "odd": {"image": make_photo(width=80, height=48), "height": 48, "width": 80},  # 15 tokens a latent frame
     "reasoning": {"reasoning": True, "return_trajectory": True, "height": 48, "width": 80},
     "variants": {"num_variants": 2},
+    "cached": {"step_cache": "first-block:0.25", "num_inference_steps": 12, "guidance_until": 0.7, "num_variants": 2},
 }
 LAYOUTS = (Layout(branches=2), Layout(context=2))
 
@@ -68,7 +70,8 @@ def by_two(checkpoint: Path, path: Path) -> None:
 
 def pictured(editor: Editor, request: EditRequest) -> dict[str, Any]:
     result = editor.edit(request)
-    return {"latents": result.latents, "trajectory": result.trajectory}
+    found = {"latents": result.latents, "trajectory": result.trajectory, "passes": result.passes}
+    return {**found, "image": np.asarray(result.image, int)}
 
 
 def test_two_processes_edit_as_one(random_checkpoint: Path, tmp_path: Path) -> None:
@@ -79,8 +82,11 @@ def test_two_processes_edit_as_one(random_checkpoint: Path, tmp_path: Path) -> N
         truth = pictured(alone, make_request(**changes))
         for layout in LAYOUTS:
             latents = found[layout, name]["latents"]
+            assert found[layout, name]["passes"] == truth["passes"]
+            assert (truth["passes"].computed < truth["passes"].total) == (name == "cached")
             difference = float((latents - truth["latents"]).abs().max() / truth["latents"].abs().max().clamp(min=1))
             assert difference < 1e-5, (layout, name, difference)
+            assert abs(found[layout, name]["image"] - truth["image"]).max() <= 1  # each process decodes some tiles
             frames = found[layout, name]["trajectory"]
             assert (frames is None) == (truth["trajectory"] is None)
             if frames is not None:

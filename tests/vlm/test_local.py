@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,25 @@ def test_what_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "model.safetensors").write_bytes(b"0" * 2000)
     with pytest.raises(VlmError, match="0 GB of memory are free; use a smaller one"):
         Local(name=str(tmp_path)).ask(question("red"))
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The hub is at an address that takes connections and never answers."""
+    from huggingface_hub import constants
+
+    silent = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+    monkeypatch.setattr("chronoedit.vlm.local.HUB_PATIENCE_S", 0.3)
+    yield
+    silent.close()
+
+
+def test_a_hub_that_is_silent_is_not_waited_for(no_hub: None) -> None:
+    began = time.monotonic()
+    with pytest.raises(VlmError, match="owner/none is not on this machine, and the hub cannot be reached; connect"):
+        Local(name="owner/none").ask(question("red"))
+    assert time.monotonic() - began < 10  # its client alone would try for half a minute
 
 
 def test_short_names() -> None:

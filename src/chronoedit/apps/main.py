@@ -52,7 +52,6 @@ GROUPS: dict[str, Group] = {
     "train": Group(("train",), "train the small model, or one of your own"),
     "plan": Group(("plan",), "what an edit would take, in memory and time"),
     "doctor": Group(("doctor",), "what this machine has, and what is missing"),
-    "bench": Group(("bench",), "time and memory, side by side with diffusers"),
 }
 
 

@@ -8,12 +8,13 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from chronoedit.request import PRESETS, EditRequest, with_preset
+from chronoedit.request import PRESETS, STEP_CACHE_THRESHOLDS, EditRequest, with_preset
 
 Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """A flag that is given or not, without its `--no-` twin."""
 
 DEFAULT_MODEL = "tiny"
+ATTENTION = "auto"
 TASKS = {
     "upscale": (
         "The user want to enhance image clarity and resolution while keeping the content identical. "
@@ -90,6 +91,9 @@ class SamplingFlags:
     num_inference_steps: Annotated[int | None, option("denoising steps", shown="N")] = None
     guidance_scale: Annotated[float | None, option("weight of the prompt; 1 is no guidance", shown="X")] = None
     guidance_until: Annotated[float, option("share of the steps that are guided; 0.5: the first half", shown="X")] = 1.0
+    step_cache: Annotated[
+        str | None, option(f"{', '.join(STEP_CACHE_THRESHOLDS)}: alike steps share work; X: how much", shown="NAME[:X]")
+    ] = None
     flow_shift: Annotated[float | None, option("shift of the noise schedule", shown="X")] = None
     height: Annotated[int | None, option("px, a multiple of 16; alone: width follows the photo", shown="PX")] = None
     width: Annotated[int | None, option("px, a multiple of 16; alone: height follows the photo", shown="PX")] = None
@@ -122,12 +126,28 @@ class ModelFlags:
     ] = ()
     device: Annotated[str | None, option("cpu, cuda, cuda:1, ... (default: GPU if there is one)", shown="NAME")] = None
     offload_model: Annotated[Switch, option("parts take turns on the GPU: less memory, slower")] = False
+    layout: tyro.conf.Suppress[tyro.conf.Fixed[str | None]] = None  # no flag: what --memory comes to
     precision: Annotated[
         Literal["bf16", "fp8", "int8", "int4"] | None, option("store the transformer's weights so: less memory")
     ] = None
+    vae_tiling: Annotated[
+        int | None,
+        option("autoencoder in tiles of so many px: less memory, the same picture (--memory auto does)", shown="PX"),
+    ] = None
+    attention: Annotated[str, option("its kernel; `chronoedit doctor` lists those there are", shown="NAME")] = (
+        ATTENTION
+    )
+    compile: Annotated[Switch, option("compile the transformer's blocks before the first step")] = False
+
+    @property
+    def offload(self) -> bool | str:
+        """As `chronoedit.load` takes it."""
+        return self.offload_model if self.layout is None else self.layout
 
     def check(self) -> None:
-        """Raise ValueError for LoRAs that do not exist or scales that do not match them."""
+        """Raise ValueError for LoRAs that do not exist, scales that do not match them, or tiles that cannot be."""
+        if self.vae_tiling is not None and (self.vae_tiling < 16 or self.vae_tiling % 16):
+            raise ValueError(f"--vae-tiling {self.vae_tiling}: tiles are a multiple of 16 px; use 512 or 256")
         for path in self.lora_path:
             if not path.is_file():
                 raise ValueError(f"there is no LoRA file {path}; check --lora-path")
@@ -151,9 +171,10 @@ class MemoryFlags:
     """How the memory there is is used."""
 
     memory: Annotated[
-        Literal["auto", "off"],
+        Literal["auto", "off", "turns", "stream", "disk"],
         option(
-            "auto: parts take turns where only that fits, and what cannot fit is refused; off: it is tried as it is"
+            "turns: parts take turns; stream: the transformer block by block; disk: weights from their files; auto: "
+            "the first that fits, and what cannot fit is refused; off: it is tried as it is"
         ),
     ] = "auto"
 
@@ -194,6 +215,7 @@ def build_request(
             num_inference_steps=sampling.num_inference_steps,
             guidance_scale=sampling.guidance_scale,
             guidance_until=sampling.guidance_until,
+            step_cache=sampling.step_cache,
             flow_shift=sampling.flow_shift,
             seed=sampling.seed,
             reasoning=reasoning.enable_temporal_reasoning,

@@ -19,6 +19,7 @@ from chronoedit.request import Progress
 WORDS = {
     "load": "load the model",
     "encode": "read picture and prompt",
+    "compile": "compile",
     "denoise": "denoise",
     "trajectory": "show the reasoning",
     "decode": "decode",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chronoedit import __version__, media
-from chronoedit.apps.options import DEFAULT_MODEL, ModelFlags
+from chronoedit.apps.options import ATTENTION, DEFAULT_MODEL, ModelFlags
 from chronoedit.errors import ChronoEditError, ImageError
 from chronoedit.request import EditRequest, EditResult
 
@@ -31,6 +31,7 @@ def edit_metadata(result: EditResult, model: ModelFlags, variant: int = 0) -> di
         "model": model.model_path or DEFAULT_MODEL,
         "base": model.base,
         "precision": model.precision,
+        "attention": model.attention,
         "loras": [{"path": path, "scale": scale} for path, scale in model.loras()],
         "hashes": result.hashes,
         "timings_s": result.timings_s,
@@ -91,6 +92,7 @@ class Record:
             model_path=flags.model_path or self.metadata.get("model"),
             base=flags.base or self.metadata.get("base"),
             precision=flags.precision or self.metadata.get("precision"),
+            attention=self.metadata.get("attention", ATTENTION) if flags.attention == ATTENTION else flags.attention,
             lora_path=flags.lora_path or tuple(Path(lora["path"]) for lora in loras),
             lora_scale=flags.lora_scale or tuple(lora["scale"] for lora in loras),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from chronoedit.apps.launch import is_first, world_size
 from chronoedit.apps.options import DEFAULT_MODEL, ModelFlags
-from chronoedit.errors import ChronoEditError, ImageError, OutputError
+from chronoedit.errors import ChronoEditError, ImageError, OutOfMemory, OutputError
 
 if TYPE_CHECKING:
     from chronoedit.editing.editor import Editor
@@ -27,11 +28,12 @@ def opened(flags: ModelFlags, processes: EditProcesses | None = None) -> Iterato
     ChronoEditError when the block runs out of memory.
     """
     check_device(flags.device)
-    import torch
-
+    from chronoedit.editing.coding import Coding
     from chronoedit.editing.editor import load
+    from chronoedit.editing.out_of_memory import first_line, is_out_of_memory
 
     hush_libraries()
+    editor: Editor | None = None
     try:
         path = flags.model_path or DEFAULT_MODEL
         logger.info("opening %s, LoRAs: %s", path, flags.loras() or "none")
@@ -39,19 +41,36 @@ def opened(flags: ModelFlags, processes: EditProcesses | None = None) -> Iterato
             path,
             device=flags.device,
             base=flags.base,
-            offload=flags.offload_model,
+            offload=flags.offload,
             precision=flags.precision,
+            attention=flags.attention,
+            compile=flags.compile,
+            coding=Coding(tile_px=flags.vae_tiling),
             processes=processes,
         )
         if flags.lora_path:
             editor.load_loras(flags.loras())
         logger.info("on %s, in %s", editor.placement.device, editor.components.dtype)
         yield editor
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        remedy = "a smaller --height or --width" if flags.offload_model else "--offload-model, or a smaller --height"
+    except OutOfMemory as error:
+        raise ChronoEditError(f"{error}{_also(flags, editor)}") from error
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise ChronoEditError(
-            f"out of memory: {str(error).splitlines()[0] or 'no more to be had'}; try {remedy}"
+            f"out of memory ({first_line(error)}); a smaller --height and --width take less{_also(flags, editor)}"
         ) from error
+
+
+def _also(flags: ModelFlags, editor: Editor | None) -> str:
+    """What else takes less than the layout and the precision at hand, where there is anything."""
+    from chronoedit.editing.out_of_memory import lower_layout
+    from chronoedit.runtime.plan import LAYOUTS
+
+    lower = None if editor is None else lower_layout(editor.placement)
+    ways = [LAYOUTS[lower].flag] if lower is not None else []
+    ways += ["--precision int8"] if flags.precision is None else []
+    return f", and so {'does' if len(ways) == 1 else 'do'} {' and '.join(ways)}" if ways else ""
 
 
 @contextmanager
@@ -78,9 +97,22 @@ def check_device(name: str | None) -> None:
         raise ValueError(f"--device {name!r} is not supported; use cpu, cuda, cuda:1 or mps")
     if (device.index or 0) >= counts[device.type]:
         count = counts[device.type]
+        why = "" if count or device.type != "cuda" else f": {_why_no_gpu()}"
         raise ValueError(
-            f"--device {name}: this machine has {count} of {device.type}; leave out --device to use the best"
+            f"--device {name}: this machine has {count} of {device.type}{why}; leave out --device to use the best"
         )
+
+
+def _why_no_gpu() -> str:
+    """What keeps torch from every GPU."""
+    import torch
+
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f"torch {torch.__version__} is built without it, install one that has it"
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        if os.environ.get(name) in ("", "-1"):
+            return f"{name} hides them all"
+    return "no driver answers, nvidia-smi (rocm-smi) must list the GPU first"
 
 
 def is_extra_process() -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from chronoedit.apps.launch import is_first, world_size
+from chronoedit.apps.launch import is_first, own_device, world_size
 from chronoedit.apps.memory import known_facts
 from chronoedit.apps.options import DEFAULT_MODEL, ModelFlags
 from chronoedit.request import EditRequest
@@ -71,11 +71,10 @@ def _connected(flags: ModelFlags, count: int) -> Iterator[ModelFlags]:
     import torch
     import torch.distributed as dist
 
-    kind = torch.device(flags.device or ("cuda" if torch.cuda.is_available() else "cpu")).type
-    if kind == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
-        flags = replace(flags, device=str(device))
+    flags = replace(flags, device=own_device(flags.device))
+    kind = torch.device(flags.device or "cpu").type
+    if flags.device is not None and kind == "cuda":
+        torch.cuda.set_device(torch.device(flags.device))
     backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
     dist.init_process_group(backend, rank=int(os.environ["RANK"]), world_size=count, timeout=PATIENCE)
     try:

@@ -49,7 +49,7 @@ class Encoded:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
-    """Encodes records with a model's encoders, one at a time in memory; what the cache holds is not encoded again.
+    """Encodes records with a model's encoders, one at a time in memory; what the cache holds whole is kept.
 
     Keys are made of pixels, size and model, not of names, so a set that is moved or extended keeps what it has.
     """
@@ -111,7 +111,7 @@ class Encoder:
         )
 
     def _put(self, key: str, make: Callable[[], Tensor]) -> None:
-        if key not in self.cache:
+        if not self.cache.holds(key):
             self.cache.put(key, make())
 
     @torch.no_grad()

@@ -71,6 +71,7 @@ def _shared(edit: PreparedEdit) -> Hashable:
         edit.course,
         request.guidance_scale,
         request.guidance_until,
+        request.step_cache,
         request.flow_shift,
         request.solver,
         request.integer_timesteps,

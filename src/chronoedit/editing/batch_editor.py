@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,8 @@ from PIL import Image
 from chronoedit.data.manifest import BatchItem
 from chronoedit.editing.batch_job import DONE, FAILED, Batch, Outcome, asked
 from chronoedit.editing.editor import Editor
-from chronoedit.editing.encode import InputEncoder
 from chronoedit.editing.prepare import prepare
-from chronoedit.errors import CheckpointError, ChronoEditError, EditCancelled, ImageError
+from chronoedit.errors import CheckpointError, ChronoEditError, EditCancelled, ImageError, OutOfMemory
 from chronoedit.media import encode_image, encode_video, image_sha256, load_image
 from chronoedit.request import EditRequest, EditResult, Progress
 from chronoedit.sampling.guidance import is_guided, scales
@@ -69,7 +69,8 @@ def _photo(item: BatchItem, source: bytes | ImageError | None) -> Photo | ImageE
 class BatchEditor:
     """Edits batches with an editor; `describe` gives a picture's metadata, `video` asks for mp4s beside the pictures.
 
-    Since memory ran out on a batch, later ones of its group go in parts of half its size.
+    Since memory ran out on a batch, later ones of its group go in parts of half its size; where it runs out on one edit
+    alone, that and the later ones are done in a layout that takes less.
     """
 
     def __init__(self, editor: Editor, describe: Describe, *, video: bool = False) -> None:
@@ -77,6 +78,7 @@ class BatchEditor:
         self._describe = describe
         self._video = video
         self._most: dict[int, int] = {}
+        self._encoding = Lock()
 
     def edit(self, batch: Batch, photos: Photos, progress: OnProgress | None = None) -> list[Outcome]:
         """What became of each item, in order. Raises CheckpointError, and EditCancelled from `progress`."""
@@ -94,8 +96,8 @@ class BatchEditor:
     def encode(self, batch: Batch, photos: Photos) -> None:
         """Encode a batch's inputs into the editor's cache; whatever cannot be is left for its edit to say."""
         components = self.editor.components
-        encoder = InputEncoder(components=components, cache=self.editor.cache, placement=self.editor.placement)
-        with torch.no_grad():
+        with torch.no_grad(), self._encoding:
+            encoder = self.editor.input_encoder()
             for item, photo in zip(batch.items, photos, strict=True):
                 with suppress(ChronoEditError, ValueError, RuntimeError, MemoryError):
                     if isinstance(photo, Photo):
@@ -119,12 +121,18 @@ class BatchEditor:
         if not isinstance(found, Failure):
             return [(result, len(requests)) for result in found]
         if len(requests) == 1:
-            return [found.reason]
+            if found.out_of_memory is not None and self._stepped_down(found.out_of_memory):
+                found = self._tried(requests)
+            return [found.reason] if isinstance(found, Failure) else [(found[0], 1)]
         half = (len(requests) + 1) // 2
         logger.warning("%d edits together failed (%s); they are done %d at a time", len(requests), found.reason, half)
         if found.out_of_memory:
             self._most[group] = half
         return [*self._edit(group, requests[:half]), *self._edit(group, requests[half:])]
+
+    def _stepped_down(self, error: OutOfMemory) -> bool:
+        with self._encoding:  # nothing moves while the next batch is encoded
+            return self.editor.step_down(error)
 
     def _tried(self, requests: Sequence[EditRequest]) -> list[EditResult] | Failure:
         """The results; or the reason, and then nothing holds the memory of what was tried."""
@@ -132,16 +140,13 @@ class BatchEditor:
             return self.editor.edit_batch(requests)
         except (CheckpointError, EditCancelled):  # no fault of an item: every other would end so too
             raise
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            failure = Failure(f"out of memory: {_first_line(error)}; use a smaller height or width", out_of_memory=True)
+        except OutOfMemory as error:
+            return Failure(str(error), out_of_memory=error)
         except (ChronoEditError, ValueError) as error:
-            failure = Failure(str(error))
+            return Failure(str(error))
         except RuntimeError as error:
             logger.exception("an edit failed in a way that is not known")
-            failure = Failure(f"{type(error).__name__}: {_first_line(error)}")
-        if self.editor.placement.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return failure
+            return Failure(f"{type(error).__name__}: {_first_line(error)}")
 
     def _made(self, item: BatchItem, photo: Photo | ImageError, result: EditResult, together: int) -> Outcome:
         """The files of a result, whose picture is named by its file again."""
@@ -170,7 +175,7 @@ class Failure:
     """Why edits failed."""
 
     reason: str
-    out_of_memory: bool = False
+    out_of_memory: OutOfMemory | None = None
 
 
 def _failed(item: BatchItem, reason: str) -> Outcome:
@@ -212,15 +217,18 @@ class _LookAhead:
         self._tell = tell
         self._photos: Future[Photos] | None = pool.submit(read_photos, upcoming) if upcoming is not None else None
         self._encoded: Future[None] | None = None
-        self._encodes = not editor.editor.placement.offload
 
     def update(self, progress: Progress) -> bool | None:
         """The progress of the edit under way, which is passed on."""
-        if progress.stage == "denoise" and self._encoded is None and self._photos is not None and self._encodes:
+        if progress.stage == "denoise" and self._encoded is None and self._photos is not None and self._may_encode:
             self._encoded = self._pool.submit(self._encode)
         if progress.stage in ("encode", "decode") and self._encoded is not None:
             self._encoded.result()
         return self._tell(progress)
+
+    @property
+    def _may_encode(self) -> bool:
+        return not self._editor.editor.placement.offload
 
     def photos(self) -> Photos | None:
         """The next batch's pictures; nothing works beside the caller any more."""
@@ -252,6 +260,14 @@ def edit_here(
             ahead = _LookAhead(editor, pool, upcoming, partial(on_progress, current))
             yield current, editor.edit(current, read_photos(current) if photos is None else photos, ahead.update)
             current, photos = upcoming, ahead.photos()
+
+
+def edit_in_turn(
+    editor: BatchEditor, batches: Iterable[Batch], *, on_progress: OnBatchProgress = lambda batch, progress: None
+) -> Iterator[tuple[Batch, list[Outcome]]]:
+    """As `edit_here`, but a batch is asked for when the one before is done: for batches that others could take."""
+    for batch in batches:
+        yield batch, editor.edit(batch, read_photos(batch), partial(on_progress, batch))
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from chronoedit.data.manifest import BatchItem, Refusal
+from chronoedit.editing.batch_parts import take_in
 from chronoedit.editing.prepare import edit_size, fill_defaults
 from chronoedit.editing.reason import plan_course
 from chronoedit.errors import ChronoEditError, OutputError
-from chronoedit.ledger import Ledger, claim, fingerprint
+from chronoedit.ledger import Ledger, claim, fingerprint, locked
 from chronoedit.media import write_files
 from chronoedit.model.settings import ModelSettings
 from chronoedit.request import SIZE_MULTIPLE_PX
@@ -88,6 +90,7 @@ class BatchJob:
             )
         _claim(self.folder, json.loads(json.dumps(self.made_with)), names)
         ledger = Ledger(self.folder / RESULTS_FILE)
+        take_in(self.folder, ledger)
         for item in self.items:
             record = ledger.get(item.name)
             if record is not None and record.get("asked") != asked(item):
@@ -97,6 +100,19 @@ class BatchJob:
                 )
         return ledger
 
+    @contextmanager
+    def held(self) -> Iterator[Ledger]:
+        """As `open`, and until the end no other process can hold the folder. Raises OutputError when one does."""
+        path = self.folder / CLAIM_FILE
+        if not path.exists():
+            self.open()
+        with locked(path) as is_ours:
+            if not is_ours:
+                raise OutputError(
+                    f"another process is at work in {self.folder}; wait for it, or choose another --output"
+                )
+            yield self.open()
+
     def left(self, ledger: Ledger) -> list[BatchItem]:
         """The items that are to be done."""
         return [item for item in self.items if self._is_left(ledger.get(item.name))]
@@ -105,7 +121,7 @@ class BatchJob:
         """The batches in which there is something to do, those of one size and of the same settings in a row."""
         left = {item.name for item in self.left(ledger)}
         found = []
-        for number, group in enumerate(_grouped(self.items, settings)):
+        for number, group in enumerate(grouped(self.items, settings)):
             size = self.batch_size or sensible_batch_size(group[0], settings)
             for at in range(0, len(group), size):
                 items = tuple(group[at : at + size])
@@ -117,18 +133,26 @@ class BatchJob:
         return found
 
     def run(
-        self, ledger: Ledger, batches: Iterable[Batch], edit_all: EditAll, on_item: Callable[[Record], None]
+        self,
+        ledger: Ledger,
+        batches: Iterable[Batch],
+        edit_all: EditAll,
+        on_item: Callable[[Record], None],
+        hashes: Record | None = None,
     ) -> None:
         """Do the batches; each item's files are on the disk before its line is, and then `on_item` hears of it.
 
+        `hashes` are those of results that the ledger does not have (default: the ledger's own, see `hashes_of`).
         Raises OutputError for what cannot be written, ChronoEditError when the model is another than that of the
         results there are, and what `edit_all` raises.
         """
+        known = hashes or hashes_of(ledger)
         for batch, outcomes in edit_all(batches):
             for outcome in outcomes:
                 if outcome.name not in batch.wanted:
                     continue
-                _refuse_other_model(self.folder, ledger, outcome.record)
+                known = known or outcome.record.get("hashes")
+                _refuse_other_model(self.folder, known, outcome.record)
                 write_files({self.folder / name: data for name, data in outcome.files.items()})
                 ledger.append(outcome.name, outcome.record)
                 on_item({"key": outcome.name, **outcome.record})
@@ -166,7 +190,8 @@ def sensible_batch_size(item: BatchItem, settings: ModelSettings) -> int:
     return max(1, min(MOST_AT_ONCE, TOKENS_AT_ONCE // tokens))
 
 
-def _grouped(items: Sequence[BatchItem], settings: ModelSettings) -> list[list[BatchItem]]:
+def grouped(items: Sequence[BatchItem], settings: ModelSettings) -> list[list[BatchItem]]:
+    """Items of one size and of the same settings together, in the order of the first of each."""
     groups: dict[Hashable, list[BatchItem]] = {}
     for item in items:
         groups.setdefault(_group_key(item, settings), []).append(item)
@@ -181,6 +206,7 @@ def _group_key(item: BatchItem, settings: ModelSettings) -> Hashable:
         plan_course(request, settings.reasoning_frames),
         request.guidance_scale,
         request.guidance_until,
+        request.step_cache,
         request.flow_shift,
         request.solver,
         request.integer_timesteps,
@@ -198,9 +224,13 @@ def _claim(folder: Path, made_with: Record, names: Sequence[str]) -> None:
     claim(path, made_with, "a batch made otherwise")
 
 
-def _refuse_other_model(folder: Path, ledger: Ledger, record: Record) -> None:
-    """Raise ChronoEditError when the results there are were made by other weights under the same name."""
-    before = next((other["hashes"] for other in ledger.records() if other.get("hashes")), None)
+def hashes_of(ledger: Ledger) -> Record | None:
+    """Of the model and what else made the results there are; None before the first."""
+    return next((record["hashes"] for record in ledger.records() if record.get("hashes")), None)
+
+
+def _refuse_other_model(folder: Path, before: Record | None, record: Record) -> None:
+    """Raise ChronoEditError when the results there were made by other weights under the same name."""
     if before is None or record.get("hashes") is None:
         return
     if any(before[name] != record["hashes"][name] for name in ("model", "loras")):

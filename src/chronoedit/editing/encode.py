@@ -14,10 +14,13 @@ import torch
 from torch import Tensor
 
 from chronoedit.cache import MemoryCache, content_key
+from chronoedit.editing.coding import Coding
+from chronoedit.editing.finite import check_finite
 from chronoedit.editing.placement import Placement
 from chronoedit.editing.prepare import PreparedEdit
 from chronoedit.model import condition, encoders
 from chronoedit.model.checkpoint import Components
+from chronoedit.model.tiling import Tiling
 
 T = TypeVar("T")
 
@@ -41,6 +44,18 @@ class Encodings:
     negative: Texts | None
     image_embeds: Tensor | None
     condition_latents: Tensor
+
+    def check_finite(self) -> None:
+        """Raise NotFinite when an encoder gave NaN or infinity."""
+        made = {
+            "the prompt's embeds": self.positive.embeds,
+            "the negative prompt's embeds": None if self.negative is None else self.negative.embeds,
+            "the picture's embeds": self.image_embeds,
+            "the picture's latents": self.condition_latents,
+        }
+        for what, values in made.items():
+            if values is not None:
+                check_finite(values, what, "(encode")
 
     def to(self, device: torch.device) -> Encodings:
         """The same on a device."""
@@ -67,6 +82,7 @@ class InputEncoder:
     components: Components
     cache: MemoryCache
     placement: Placement
+    coding: Coding = Coding()
 
     def encode(self, edits: Sequence[PreparedEdit], *, guided: bool) -> Encodings:
         """The encodings of one batch of edits of one size; `guided` adds the negative prompts."""
@@ -79,6 +95,20 @@ class InputEncoder:
             image_embeds=self._image_embeds(edits),
             condition_latents=self._condition_latents(edits),
         )
+
+    def share_conditions(self, edits: Sequence[PreparedEdit]) -> None:
+        """Encode the images that the first of several processes has not cached, each its tiles; all must call."""
+        processes = self.coding.processes
+        assert processes is not None
+        wanted = {self._condition_key(edit): edit for edit in edits}
+        missing = processes.share([key for key in wanted if key not in self.cache])
+        with self.placement.stage() as bring:
+            for key in missing:
+                height, width = wanted[key].pixels.shape[-2:]
+                bring(self.components.autoencoder)
+                tiling = self.coding.shared(self.components.autoencoder, height, width)
+                made = self._condition(wanted[key], tiling)
+                self.cache.get_or_make(key, partial(_identity, made))
 
     def _texts(self, prompts: Sequence[str]) -> dict[str, Texts]:
         with self.placement.stage() as bring:
@@ -114,15 +144,20 @@ class InputEncoder:
 
             def make(edit: PreparedEdit) -> Tensor:
                 bring(self.components.autoencoder)
-                pixels = edit.pixels.to(self.placement.device)
-                return condition.image_condition(self.components.autoencoder, pixels, edit.course.num_frames).cpu()
+                return self._condition(edit, self.coding.alone())
 
-            parts = [(edit.pixels_sha256, edit.course.num_frames) for edit in edits]
-            rows = [
-                self._cached("condition_latents", key, partial(make, edit))
-                for edit, key in zip(edits, parts, strict=True)
-            ]
+            rows = [self.cache.get_or_make(self._condition_key(edit), partial(make, edit)) for edit in edits]
         return torch.cat(rows).to(self.placement.device)  # b c t h w
+
+    def _condition(self, edit: PreparedEdit, tiling: Tiling | None) -> Tensor:
+        """1 c t h w on the CPU, of an autoencoder that has been brought."""
+        model, pixels = self.components.autoencoder, edit.pixels.to(self.placement.device)
+        self.coding.prepare(model)
+        return condition.image_condition(model, pixels, edit.course.num_frames, tiling=tiling).cpu()
+
+    def _condition_key(self, edit: PreparedEdit) -> str:
+        parts = (edit.pixels_sha256, edit.course.num_frames)
+        return content_key("condition_latents", self.components.model_hash, *parts)
 
     def _cached(self, kind: str, key: tuple[str | int, ...], make: Callable[[], T]) -> T:
         return self.cache.get_or_make(content_key(kind, self.components.model_hash, *key), make)
@@ -131,3 +166,7 @@ class InputEncoder:
         embeds = torch.cat([texts[prompt].embeds for prompt in prompts])  # b l d
         lengths = torch.cat([texts[prompt].lengths for prompt in prompts])
         return Texts(embeds.to(self.placement.device), lengths.to(self.placement.device))
+
+
+def _identity(value: T) -> T:
+    return value

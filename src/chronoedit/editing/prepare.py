@@ -15,11 +15,13 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from chronoedit.editing.finite import check_finite
 from chronoedit.editing.reason import Course, plan_course
 from chronoedit.media import image_sha256
 from chronoedit.model.autoencoder import latent_shape
 from chronoedit.model.checkpoint import Components, ModelSettings
-from chronoedit.request import EditRequest, bucket_size, default_reasoning_steps
+from chronoedit.request import EditRequest, bucket_size, default_reasoning_steps, parse_step_cache
+from chronoedit.runtime.stepcache import step_cache
 from chronoedit.sampling.solvers import solver_named
 
 SEEDS = 2**31
@@ -79,20 +81,31 @@ def token_side(components: Components) -> int:
 
 
 def fill_defaults(request: EditRequest, settings: ModelSettings) -> EditRequest:
-    """The request with what it leaves open taken from the model's settings, and a seed drawn where it has none."""
+    """The request with what it leaves open taken from the model's settings, and a seed drawn where it has none.
+
+    Raises ValueError for a step cache that the steps or the model do not allow.
+    """
     steps = request.num_inference_steps or settings.num_inference_steps
     reasoning_steps = request.num_reasoning_steps
     if request.reasoning and reasoning_steps is None:
         reasoning_steps = default_reasoning_steps(steps)
+    if request.step_cache is not None:
+        step_cache(request.step_cache, settings)
     return replace(
         request,
         num_inference_steps=steps,
         num_reasoning_steps=reasoning_steps,
         guidance_scale=settings.guidance_scale if request.guidance_scale is None else request.guidance_scale,
+        step_cache=None if request.step_cache is None else "{}:{!r}".format(*parse_step_cache(request.step_cache)),
         flow_shift=settings.flow_shift if request.flow_shift is None else request.flow_shift,
         negative_prompt=request.negative_prompt or settings.negative_prompt,
-        seed=random.SystemRandom().randrange(SEEDS) if request.seed is None else request.seed,
+        seed=draw_seed() if request.seed is None else request.seed,
     )
+
+
+def draw_seed() -> int:
+    """A seed for a request that has none."""
+    return random.SystemRandom().randrange(SEEDS)
 
 
 def edit_size(request: EditRequest, photo_size: tuple[int, int], target_area: int, multiple: int) -> tuple[int, int]:
@@ -128,7 +141,8 @@ def to_pixels(picture: PIL.Image.Image) -> Tensor:
 
 
 def to_frames(video: Tensor) -> np.ndarray:
-    """A video 3 T H W in [-1, 1] as uint8 T H W 3, rounded to the nearest level."""
+    """A video 3 T H W in [-1, 1] as uint8 T H W 3, rounded to the nearest level. Raises NotFinite."""
+    check_finite(video[None], "the decoded pictures", "(decode")
     levels = (video.detach().float().cpu() / 2 + 0.5).clamp(0, 1) * 255
     return levels.round().to(torch.uint8).permute(1, 2, 3, 0).numpy()  # T H W 3
 

@@ -32,9 +32,13 @@ class Reporter:
 
 
 class Stopwatch:
-    """Seconds by stage, the work queued on the device included; `seconds()` adds "total"."""
+    """Seconds by stage, the work queued on the device included; `seconds()` adds "total".
+
+    `current` is the stage under way, or the last.
+    """
 
     def __init__(self, device: torch.device) -> None:
+        self.current = "load"
         self._device = device
         self._stages: dict[str, float] = {}
         self._start = time.perf_counter()
@@ -42,6 +46,7 @@ class Stopwatch:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time of the block to a stage."""
+        self.current = name
         start = time.perf_counter()
         yield
         self._wait()

@@ -73,7 +73,7 @@ def _connected(settings: ClusterSettings) -> Iterator[Any]:
         local = {"num_cpus": settings.workers, "include_dashboard": False}
     try:
         ray.init(address=settings.address, log_to_driver=False, logging_level=logging.WARNING, **local)
-    except Exception as error:  # one that does not start in time is a plain Exception of Ray
+    except Exception as error:  # ConnectionError, ValueError, RuntimeError; and a start that times out is a plain one
         raise ChronoEditError(
             f"there is no Ray cluster at {settings.address} ({error}); start one with ray start --head, or give "
             f'"{LOCAL}" for one on this machine'

@@ -22,6 +22,7 @@ from chronoedit.cache import content_key
 from chronoedit.data.encoded import Encoder, Example
 from chronoedit.data.loader import epoch_batches
 from chronoedit.errors import OutputError, TrainingError
+from chronoedit.ledger import locked
 from chronoedit.media import atomic_path, save_image
 from chronoedit.model.checkpoint import Components
 from chronoedit.model.dit import ChronoEditDiT
@@ -148,25 +149,10 @@ def held(folder: Path, processes: Processes) -> Iterator[None]:
     Two runs in one folder would take each other's checkpoints away: the workers of a launcher that was killed live on.
     """
     with ExitStack() as stack:
-        taken = processes.is_first and not _locked(folder, stack)
+        taken = processes.is_first and not stack.enter_context(locked(folder / LOCK_FILE))
         if processes.any(taken)[0]:
             raise OutputError(f"another process is training in {folder}; wait for it, or choose another output")
         yield
-
-
-def _locked(folder: Path, stack: ExitStack) -> bool:
-    """Lock the folder until the stack is closed; whether that could be done. Where there are no locks, it can."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    folder.mkdir(parents=True, exist_ok=True)
-    file = stack.enter_context((folder / LOCK_FILE).open("w", encoding="utf-8"))
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def forget(folder: Path, processes: Processes = Processes()) -> None:  # noqa: B008 - frozen

@@ -46,7 +46,9 @@ class Answers:
                     self._database = self._open()
                 return self._database.execute(statement, values).fetchall()
             except (sqlite3.Error, OSError) as error:
-                raise OutputError(f"the file of answers {self.path} cannot be used: {error}") from error
+                damaged = type(error) is sqlite3.DatabaseError  # whose subclasses are locks, permissions and the like
+                remedy = "; it is damaged: move it away, and what it held is asked again" if damaged else ""
+                raise OutputError(f"the file of answers {self.path} cannot be used: {error}{remedy}") from error
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,10 @@ import ctypes
 import gc
 import inspect
 import logging
+import ssl
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +32,7 @@ SHORT_NAMES = {
 """What people call them, and their hub ids."""
 QWEN_FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 QWEN_PICTURE = "<|image_pad|>"
+HUB_PATIENCE_S = 3.0
 
 Inputs = dict[str, Any]
 
@@ -102,13 +106,14 @@ class Local(VisionModel):
 
         logger.info("opening %s", self.name)
         self._check_memory()
+        source = {"revision": self.revision, "local_files_only": self._only_here()}
         spread = self.device is None and torch.cuda.is_available()
         try:
-            config = AutoConfig.from_pretrained(self.name, revision=self.revision)
-            inputs = self._inputs(config)
-            tokenizer = AutoTokenizer.from_pretrained(self.name, revision=self.revision)
+            config = AutoConfig.from_pretrained(self.name, **source)
+            inputs = self._inputs(config, source)
+            tokenizer = AutoTokenizer.from_pretrained(self.name, **source)
             model = AutoModelForImageTextToText.from_pretrained(
-                self.name, revision=self.revision, dtype="auto", device_map="auto" if spread else None
+                self.name, dtype="auto", device_map="auto" if spread else None, **source
             )
         except (OSError, ValueError, KeyError) as error:
             raise VlmError(
@@ -127,17 +132,33 @@ class Local(VisionModel):
                 "smaller one, or a server: --vlm-url"
             )
 
-    def _inputs(self, config: Any) -> Callable[[Any, Any], Callable[[list[Turn]], Inputs]]:
+    def _only_here(self) -> bool:
+        """Whether it must be opened without the hub, which is asked once: its client tries for half a minute.
+
+        Raises VlmError when the model is not on this machine then.
+        """
+        if Path(self.name).is_dir():
+            return True
+        if _hub_answers():
+            return False
+        if not _weight_bytes(self.name, self.revision):
+            raise VlmError(
+                f"{self.name} is not on this machine, and the hub cannot be reached; connect, give a folder, or a "
+                "server: --vlm-url"
+            )
+        return True
+
+    def _inputs(self, config: Any, source: dict[str, Any]) -> Callable[[Any, Any], Callable[[list[Turn]], Inputs]]:
         """How conversations become inputs. Raises MissingExtraError where torchvision is needed and missing."""
         if config.model_type in QWEN_FAMILIES:  # their processor wants torchvision, for videos alone
             from transformers import AutoImageProcessor
 
-            pictures = AutoImageProcessor.from_pretrained(self.name, revision=self.revision)
+            pictures = AutoImageProcessor.from_pretrained(self.name, **source)
             return lambda model, tokenizer: lambda turns: _qwen_inputs(turns, model, tokenizer, pictures)
         from transformers import AutoProcessor
 
         try:
-            processor = AutoProcessor.from_pretrained(self.name, revision=self.revision)
+            processor = AutoProcessor.from_pretrained(self.name, **source)
         except ImportError as error:
             raise MissingExtraError(f"{self.name} needs more than is installed: {_first_line(error)}") from error
         return lambda model, tokenizer: lambda turns: _processed(turns, processor)
@@ -213,6 +234,31 @@ def _weight_bytes(name: str, revision: str | None) -> int:
         except (LocalEntryNotFoundError, HFValidationError):
             return 0
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def _hub_answers() -> bool:
+    """Whether the hub answers at all, in time: a name that is looked up in vain can take longer than any time-out."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    answers: list[object] = []
+
+    def ask() -> None:
+        request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+        try:
+            answers.append(urllib.request.urlopen(request, timeout=HUB_PATIENCE_S))
+        except urllib.error.HTTPError as error:
+            answers.append(error)
+        except urllib.error.URLError as error:
+            answers.extend([error] * isinstance(error.reason, ssl.SSLError))  # it does, to a client that trusts it
+        except OSError as error:
+            logger.debug("%s: %s", constants.ENDPOINT, error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(HUB_PATIENCE_S)
+    return bool(answers)
 
 
 def _free_bytes() -> int:

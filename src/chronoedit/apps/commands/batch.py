@@ -6,8 +6,9 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,10 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bars
 
 from chronoedit import media
+from chronoedit.apps.batch_memory import Fitted, fitted_rows
+from chronoedit.apps.batch_processes import SharedBatch
 from chronoedit.apps.batch_sheet import write_sheet
-from chronoedit.apps.launch import stop_after_step
+from chronoedit.apps.launch import is_first, own_device, stop_after_step, world_size
 from chronoedit.apps.options import (
     DEFAULT_MODEL,
+    MemoryFlags,
     ModelFlags,
     PublishedFlags,
     ReasoningFlags,
@@ -31,9 +35,10 @@ from chronoedit.apps.options import (
     option,
 )
 from chronoedit.apps.record import edit_metadata
-from chronoedit.apps.session import bad_arguments, check_device, hush_libraries, is_extra_process, opened
+from chronoedit.apps.session import bad_arguments, check_device, hush_libraries, opened
 from chronoedit.data.manifest import (
     Manifest,
+    Refusal,
     RowDefaults,
     every_combination,
     read_manifest,
@@ -45,6 +50,7 @@ from chronoedit.request import Progress
 if TYPE_CHECKING:
     from chronoedit.editing.batch_job import Batch, BatchJob, EditAll
     from chronoedit.ledger import Ledger
+    from chronoedit.model.settings import ModelSettings
     from chronoedit.runtime.cluster import ClusterSettings
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
@@ -122,11 +128,14 @@ class BatchCommand:
     sampling: SamplingFlags = SamplingFlags()
     reasoning: ReasoningFlags = ReasoningFlags()
     model: ModelFlags = ModelFlags()
+    memory: MemoryFlags = MemoryFlags()
     published: PublishedFlags = PublishedFlags()
 
     def run(self) -> int:
         """Check all rows, do those that can be done, say what became of them. Raises as `BatchJob` and `opened`."""
-        if is_extra_process():
+        if not is_first():
+            hush_libraries()
+            self._shared(self.model).take_part(self.output)
             return DONE
         start = time.monotonic()
         with bad_arguments():
@@ -141,8 +150,7 @@ class BatchCommand:
         settings = open_checkpoint(self._model_path, device="cpu", base=self.model.base).settings
         items, impossible = sort_out(manifest.items, settings)
         refused = [*manifest.refused, *impossible]
-        for refusal in refused:
-            print(f"not done: {refusal.place}: {refusal.reason}", file=sys.stderr)
+        tell_refused(refused)
         job = BatchJob(
             folder=self.output,
             items=items,
@@ -150,11 +158,16 @@ class BatchCommand:
             batch_size=self.batch.batch_size,
             retry_failed=self.batch.retry_failed,
         )
-        with bad_arguments():
-            ledger = job.open()
-        left = len(job.left(ledger))
-        stopped = bool(left) and self._edit(job, ledger, job.batches(ledger, settings), left)
-        return self._finish(job, ledger, left, len(refused), stopped, time.monotonic() - start)
+        with ExitStack() as stack:
+            with bad_arguments():
+                ledger = stack.enter_context(job.held())
+            fitted = self._fitted(job, ledger, settings)
+            tell_refused(fitted.refused)
+            job = replace(job, items=tuple(item for item in job.items if item.name not in fitted.names))
+            left = len(job.left(ledger))
+            stopped = self._edit(job, ledger, job.batches(ledger, settings), left, fitted.model)
+            count = len(refused) + len(fitted.refused)
+            return self._finish(job, ledger, left, count, stopped, time.monotonic() - start)
 
     @property
     def _model_path(self) -> str:
@@ -181,8 +194,11 @@ class BatchCommand:
             raise ValueError(f"--batch-size {self.batch.batch_size} is below 1; give 1 or more")
         build_request(Path("picture"), "any", self.negative_prompt, self.sampling, self.reasoning)
         self.model.check()
+        if self.cluster.ray is not None and world_size() > 1:
+            raise ValueError("--ray shares the work out itself; start the command without torchrun, or leave out --ray")
         if self.cluster.ray is None:
             check_device(self.model.device)
+            own_device(self.model.device)
         media.check_writable(self.output / "results.jsonl")
 
     def _manifest(self) -> Manifest:
@@ -217,24 +233,44 @@ class BatchCommand:
             "video": self.batch.video,
         }
 
-    def _edit(self, job: BatchJob, ledger: Ledger, batches: list[Batch], left: int) -> bool:
+    def _fitted(self, job: BatchJob, ledger: Ledger, settings: ModelSettings) -> Fitted:
+        """The flags with which what is left fits, and what cannot; workers of a cluster have memory of their own."""
+        from chronoedit.editing.batch_job import grouped
+
+        if self.cluster.ray is not None:
+            return Fitted(self.model)
+        groups = grouped(job.left(ledger), settings)
+        return fitted_rows(self.model, self.memory.memory, groups, self.batch.video)
+
+    def _edit(self, job: BatchJob, ledger: Ledger, batches: list[Batch], left: int, model: ModelFlags) -> bool:
         """Do the batches; whether there was a Ctrl-C before the last of them."""
         from chronoedit.editing.batch_editor import BatchEditor, edit_here
 
         total, describe = len(job.items), partial(edit_metadata, model=self.model)
         with stop_after_step("batch") as should_stop, BatchBar(self.output, total=total, done=total - left) as bar:
+            if world_size() > 1:
+                self._shared(model).share_out(job, ledger, batches, should_stop, bar.on_item, bar.on_progress)
+                return should_stop()
+            if not batches:
+                return False
             if self.cluster.ray is not None:
                 job.run(ledger, batches, self._in_cluster(should_stop), bar.on_item)
                 return should_stop()
-            with opened(self.model) as editor:
+            with opened(model) as editor:
                 batch_editor = BatchEditor(editor, describe, video=self.batch.video)
                 edit_all = partial(edit_here, batch_editor, on_progress=bar.on_progress, should_stop=should_stop)
                 job.run(ledger, batches, edit_all, bar.on_item)
             return should_stop()
 
+    def _shared(self, model: ModelFlags) -> SharedBatch:
+        """How each of several processes edits."""
+        describe = partial(edit_metadata, model=self.model)
+        return SharedBatch(model=model, describe=describe, video=self.batch.video)
+
     def _in_cluster(self, should_stop: Callable[[], bool]) -> EditAll:
         """What edits batches in the workers of a cluster, each with a model of its own."""
         from chronoedit.editing.batch_editor import packed, worker
+        from chronoedit.editing.coding import Coding
         from chronoedit.editing.editor import EditorLoader
         from chronoedit.runtime.cluster import in_cluster
 
@@ -242,8 +278,11 @@ class BatchCommand:
             path=_absolute(self._model_path),
             device=self.model.device,
             base=None if self.model.base is None else _absolute(self.model.base),
-            offload=self.model.offload_model,
+            offload=self.model.offload,
             precision=self.model.precision,
+            attention=self.model.attention,
+            compile=self.model.compile,
+            coding=Coding(tile_px=self.model.vae_tiling),
             loras=tuple((_absolute(path), scale) for path, scale in self.model.loras()),
         )
         make_work = partial(worker, load, partial(edit_metadata, model=self.model), self.batch.video)
@@ -273,6 +312,12 @@ class BatchCommand:
             print(f"stopped with {left} left; the same command goes on", file=sys.stderr)
             return INTERRUPTED
         return FAILED if failed or refused else DONE
+
+
+def tell_refused(refused: Sequence[Refusal]) -> None:
+    """A line for each row that is not done."""
+    for refusal in refused:
+        print(f"not done: {refusal.place}: {refusal.reason}", file=sys.stderr)
 
 
 class BatchBar:

@@ -48,7 +48,7 @@ class Doctor:
 
     def run(self) -> int:
         """Look, and print what was found."""
-        found = [*_python(), *_packages(), *_hardware(), *_model()]
+        found = [*_python(), *_packages(), *_hardware(), *_speed(), *_model()]
         if self.json:
             print(json.dumps({"version": __version__, "findings": [asdict(finding) for finding in found]}))
         else:
@@ -128,6 +128,29 @@ def _hardware() -> list[Finding]:
     if cache is not None:
         found.append(Finding("disk of hub", "ok", f"{_gb(free_disk_bytes(cache))} free, models are kept in {cache}"))
     return found
+
+
+def _speed() -> list[Finding]:
+    """The attention kernels for the device of an edit and the type that it computes in there; whether it compiles."""
+    try:
+        import torch
+
+        from chronoedit.runtime.attention_backends import AUTO, BACKENDS, able, choose, why_not
+        from chronoedit.runtime.compile import check_compile
+    except ImportError:
+        return []
+    on_gpu = torch.cuda.is_available()
+    device, dtype = (torch.device("cuda"), torch.bfloat16) if on_gpu else (torch.device("cpu"), torch.float32)
+    found = [Finding("attention", "ok", f"{', '.join(able(device, dtype))}; auto is {choose(device, dtype)}")]
+    for name in (name for name, backend in BACKENDS.items() if device.type in backend.devices):
+        reason = why_not(name, device, dtype)
+        if reason is not None:
+            found.append(Finding(f"  {name}", "optional", reason))
+    try:
+        check_compile(device, AUTO)
+    except ValueError as error:
+        return [*found, Finding("compile", "optional", str(error))]
+    return [*found, Finding("compile", "ok", f"blocks can be compiled for {device.type}")]
 
 
 def _hub_cache() -> Path | None:
