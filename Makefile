@@ -14,7 +14,7 @@ help:
 	@echo "make test      all tests (slow properties on 50 seeds)"
 	@echo "make test-all  all tests (slow properties on 1000 seeds)"
 	@echo "make lint      ruff and mypy"
-	@echo "make bench     side by side with diffusers; results under out/bench"
+	@echo "make bench     against diffusers, rung by rung and side by side, and cost curves; results under out/bench"
 	@echo "make figures   draw the pictures of the README again"
 
 # The environment. The pinned torch goes first and alone, so that pip takes the build that the machine is set up for
@@ -55,6 +55,8 @@ types: $(VENV)/.dev
 	$(PY) -m mypy
 
 bench: $(VENV)/.dev
+	$(PY) benchmarks/ladder.py --output-dir out/bench
+	$(PY) benchmarks/curves.py --output-dir out/bench
 	$(PY) benchmarks/side_by_side.py --output-dir out/bench
 
 figures: $(VENV)/.core

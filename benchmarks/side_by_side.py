@@ -115,18 +115,18 @@ def measure(bench: Bench, checkpoint: Path, kind: str, tokens: int) -> Row:
     )
 
 
-def machine(rows: list[Row]) -> str:
-    """Processor, cores, threads and versions, as one line."""
+def machine_line(threads: int) -> str:
+    """Processor or GPU, cores, threads and versions, as one line."""
     import diffusers
     import torch
 
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    threads = int(rows[0].ours["threads"])
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     return (
-        f"{name or platform.machine()}, {os.cpu_count()} cores, {threads} threads; Python {platform.python_version()}, "
-        f"torch {torch.__version__}, diffusers {diffusers.__version__}"
+        f"{gpu}{name or platform.machine()}, {os.cpu_count()} cores, {threads} threads; "
+        f"Python {platform.python_version()}, torch {torch.__version__}, diffusers {diffusers.__version__}"
     )
 
 
@@ -143,7 +143,7 @@ def report(bench: Bench, rows: list[Row]) -> str:
     command = " ".join(["python benchmarks/side_by_side.py", *sys.argv[1:]])
     lines = [
         f"Command: `{command}`  ",
-        f"Machine: {machine(rows)}  ",
+        f"Machine: {machine_line(int(rows[0].ours['threads']))}  ",
         f"Commit: {commit()}  ",
         f"Checkpoint: random, transformer of width {bench.heads * 128} with {bench.layers} blocks, 512 text and 257 "
         f"image tokens; autoencoder of width {bench.autoencoder_dim}; fp32; {bench.steps} steps, guided.",
@@ -158,9 +158,9 @@ def report(bench: Bench, rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def update(page: Path, text: str) -> None:
-    """Put the result between the page's two comments."""
-    begin, end = "<!-- side by side: begin -->", "<!-- side by side: end -->"
+def update(page: Path, text: str, name: str) -> None:
+    """Put the result between the page's two comments of that name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, rest = page.read_text(encoding="utf-8").split(begin)
     page.write_text(f"{before}{begin}\n{text}{end}{rest.split(end)[1]}", encoding="utf-8")
 
@@ -186,7 +186,7 @@ def main(bench: Bench) -> None:
     text = report(bench, rows)
     (bench.output_dir / "side_by_side.md").write_text(text, encoding="utf-8")
     if bench.update:
-        update(bench.update, text)
+        update(bench.update, text, "side by side")
     print(f"\n{text}\nwritten: {bench.output_dir / 'side_by_side.md'} and .json")
 
 
