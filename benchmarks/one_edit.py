@@ -138,7 +138,7 @@ def import_everything() -> None:
     from diffusers import ChronoEditPipeline, ChronoEditTransformer3DModel, UniPCMultistepScheduler  # noqa: F401
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPVisionModel, UMT5EncoderModel  # noqa: F401
 
-    import chronoedit.editing.editor  # noqa: F401
+    import chronoedit.editing.loading  # noqa: F401
 
 
 def main(case: Case) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 import tyro
 
-from chronoedit.editing.editor import Editor, load
+from chronoedit.editing.editor import Editor
+from chronoedit.editing.loading import load
 from chronoedit.evaluation.run import WorldRun, compare_runs, read_records, run_world
 from chronoedit.request import EditRequest
 from chronoedit.runtime.stepcache import calibrated

@@ -22,7 +22,8 @@ def test_import_is_light_and_names_are_lazy() -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    from chronoedit.editing.editor import Editor, load
+    from chronoedit.editing.editor import Editor
+    from chronoedit.editing.loading import load
     from chronoedit.request import EditRequest, EditResult
 
     assert (chronoedit.Editor, chronoedit.load) == (Editor, load)

@@ -18,7 +18,9 @@ from PIL import Image
 
 from chronoedit.media import save_image, save_video, write_files
 from chronoedit.world import FIRST_EVALUATION_SEED, SCENES, Item, sample_item
+from chronoedit.world.edition import MIX
 from chronoedit.world.scenes.star import held_out
+from chronoedit.world.splits import HARD_EDITS
 
 FIRST_REHEARSED_SEED = 50_000  # the embedded model was trained on 0 to 34,999
 
@@ -33,7 +35,7 @@ def known_items(count: int, *, evenly: bool) -> list[Item]:
     """`count` scenes of what the model knows: as the world draws them, or every edit as often as any other."""
     if not evenly:
         return [sample_item(FIRST_REHEARSED_SEED + k) for k in range(count)]
-    edits = [edit for family, scene in SCENES.items() if family != "star" for edit in scene.edits]
+    edits = [edit for family in MIX for edit in SCENES[family].edits if edit not in HARD_EDITS]
     seeds = itertools.count(FIRST_REHEARSED_SEED)
     of_edit: dict[str, list[Item]] = {edit: [] for edit in edits}
     while sum(map(len, of_edit.values())) < count:

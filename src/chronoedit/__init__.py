@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from chronoedit.editing.editor import Editor, load
+    from chronoedit.editing.editor import Editor
+    from chronoedit.editing.loading import load
     from chronoedit.request import EditRequest, EditResult
 
 __version__ = "0.1.0"
@@ -19,7 +20,7 @@ _HOMES = {
     "EditRequest": "chronoedit.request",
     "EditResult": "chronoedit.request",
     "Editor": "chronoedit.editing.editor",
-    "load": "chronoedit.editing.editor",
+    "load": "chronoedit.editing.loading",
 }
 
 

@@ -44,7 +44,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from PIL import Image
-from chronoedit.editing.editor import load
+from chronoedit.editing.loading import load
 from chronoedit.errors import OutOfMemory
 from chronoedit.request import EditRequest
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from chronoedit.editing.coding import Coding
-from chronoedit.editing.editor import load
+from chronoedit.editing.loading import load
 from chronoedit.model import autoencoder as ae
 from chronoedit.model.checkpoint import open_checkpoint
 from chronoedit.model.condition import encode_pair

@@ -11,7 +11,8 @@ import torch
 import chronoedit
 from chronoedit.cache import MemoryCache
 from chronoedit.editing import decode, denoise, encode
-from chronoedit.editing.editor import Editor, EditorLoader
+from chronoedit.editing.editor import Editor
+from chronoedit.editing.loading import EditorLoader
 from chronoedit.editing.prepare import pixels_sha256, to_pixels
 from chronoedit.errors import EditCancelled, ImageError, NotFinite
 from chronoedit.media import image_sha256

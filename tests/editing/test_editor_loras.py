@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from chronoedit.editing.editor import Editor, EditorLoader
+from chronoedit.editing.editor import Editor
+from chronoedit.editing.loading import EditorLoader
 from chronoedit.errors import LoraError
 from chronoedit.model.checkpoint import open_checkpoint
 from chronoedit.request import EditResult

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from chronoedit.apps.options import ModelFlags
-from chronoedit.editing.editor import Editor, EditorLoader, load
+from chronoedit.editing.editor import Editor
+from chronoedit.editing.loading import EditorLoader, load
 from chronoedit.errors import LoraError
 from chronoedit.request import EditResult
 from chronoedit.runtime.frozen import is_quantised, stored_bytes

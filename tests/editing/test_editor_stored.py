@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from chronoedit.editing.editor import Editor, EditorLoader, load
+from chronoedit.editing.editor import Editor
+from chronoedit.editing.loading import EditorLoader, load
 from chronoedit.errors import LoraError
 from chronoedit.model import keys
 from chronoedit.model.checkpoint import open_checkpoint

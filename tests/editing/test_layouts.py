@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from chronoedit.editing.editor import Editor, EditorLoader, load
+from chronoedit.editing.editor import Editor
+from chronoedit.editing.loading import EditorLoader, load
 from chronoedit.errors import ChronoEditError
 from chronoedit.model.checkpoint import write_random_checkpoint
 from chronoedit.model.tensors import computed_in
@@ -159,7 +160,7 @@ def private():
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
-from chronoedit.editing.editor import load
+from chronoedit.editing.loading import load
 from chronoedit.runtime.offload import BlockStream
 editor = load(sys.argv[1], device="cpu", dtype="bfloat16", offload=sys.argv[2])
 import diffusers.models.autoencoders.autoencoder_kl_wan, chronoedit.model.dit

@@ -13,7 +13,7 @@ import torch
 from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
 from torch import Tensor
 
-from chronoedit.editing.editor import load
+from chronoedit.editing.loading import load
 from chronoedit.model.attention import KV, AttentionKernel
 from chronoedit.model.dit import ChronoEditDiT
 from chronoedit.request import EditRequest

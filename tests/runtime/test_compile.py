@@ -21,7 +21,8 @@ from torch._dynamo.utils import counters
 from torch._inductor.utils import run_and_get_code
 
 from chronoedit.editing import editor as editing
-from chronoedit.editing.editor import Editor, load
+from chronoedit.editing.editor import Editor
+from chronoedit.editing.loading import load
 from chronoedit.errors import ChronoEditError
 from chronoedit.model.dit import ChronoEditDiT
 from chronoedit.model.fused import gated_residual, modulated_norm, normed_heads

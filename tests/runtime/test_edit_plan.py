@@ -97,7 +97,7 @@ def test_headers_of_shards_and_of_single_files(random_checkpoint: Path, tmp_path
 
 def test_a_gguf_file_stays_as_it_is_stored(random_checkpoint: Path, tmp_path: Path) -> None:
     gguf = pytest.importorskip("gguf")
-    from chronoedit.editing.editor import load
+    from chronoedit.editing.loading import load
     from chronoedit.model.parts import open_transformer
 
     path = tmp_path / "model.gguf"
@@ -449,7 +449,7 @@ def test_weights_in_fewer_bits_are_planned() -> None:
 
 def test_weights_in_fewer_bits_take_what_was_planned(random_checkpoint: Path) -> None:
     pytest.importorskip("torchao")
-    from chronoedit.editing.editor import load
+    from chronoedit.editing.loading import load
     from chronoedit.request import EditRequest
     from chronoedit.runtime.frozen import stored_bytes as measured
     from chronoedit.runtime.plan import stored_bytes

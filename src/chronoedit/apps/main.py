@@ -47,7 +47,7 @@ GROUPS: dict[str, Group] = {
     "label": Group(("label",), "instructions for pairs and clips, by a vision-language model"),
     "data": Group(("data", "clips"), "training sets: what is in them, and what is wrong"),
     "lora": Group(("lora",), "LoRA files: what one is, other spellings, several as one"),
-    "world": Group(("world",), "pictures of the small world: samples, training sets"),
+    "world": Group(("world",), "the small world: samples, training sets, scenes of your own"),
     "eval": Group(("eval", "bench_eval", "pbench", "trust"), "score editors: exactly, by judges, by people"),
     "train": Group(("train",), "train the small model, or one of your own"),
     "plan": Group(("plan",), "what an edit would take, in memory and time"),

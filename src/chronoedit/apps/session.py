@@ -29,7 +29,7 @@ def opened(flags: ModelFlags, processes: EditProcesses | None = None) -> Iterato
     """
     check_device(flags.device)
     from chronoedit.editing.coding import Coding
-    from chronoedit.editing.editor import load
+    from chronoedit.editing.loading import load
     from chronoedit.editing.out_of_memory import first_line, is_out_of_memory
 
     hush_libraries()

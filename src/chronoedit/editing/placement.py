@@ -16,6 +16,18 @@ from chronoedit.runtime.plan import LAYOUTS, check_layout
 CPU = torch.device("cpu")
 
 
+def layout_of(offload: bool | str) -> str:
+    """The layout's name that `offload` stands for. Raises ValueError for one that there is not."""
+    if isinstance(offload, str):
+        return check_layout(offload)
+    return "turns" if offload else "together"
+
+
+def default_device() -> torch.device:
+    """The GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """`device` does the work; `layout`, a name in `plan.LAYOUTS`, says what lies there when, and where the rest waits.

@@ -271,7 +271,7 @@ class BatchCommand:
         """What edits batches in the workers of a cluster, each with a model of its own."""
         from chronoedit.editing.batch_editor import packed, worker
         from chronoedit.editing.coding import Coding
-        from chronoedit.editing.editor import EditorLoader
+        from chronoedit.editing.loading import EditorLoader
         from chronoedit.runtime.cluster import in_cluster
 
         load = EditorLoader(
