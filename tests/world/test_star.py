@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +81,7 @@ def test_a_star_among_the_known_edits_is_seen_where_it_is_asked_for() -> None:
 
 def test_its_outline_is_what_is_drawn() -> None:
     star = Body(id=2, kind="star", colour="red", albedo=(208, 44, 44), x=60.0, y=70.0, size=20.0, angle=0.3)
-    item = sample_item(0, family="any", edit="nothing")
+    item = replace(sample_item(0, family="any", edit="nothing"), shaded=False)
     empty, drawn = item.start.__class__(backdrop=item.start.backdrop, bodies=()), item.start.with_body(star)
     alone = render(empty.with_body(star), 128)
     changed = np.abs(alone.astype(int) - render(empty, 128)).max(axis=-1) > 40

@@ -51,6 +51,7 @@ class Observation:
     explained: np.ndarray  # bool H W: within 2 px of a thing that was found
     lab: np.ndarray  # the picture, H W 3
     backdrop_lab: np.ndarray  # the empty scene, H W 3
+    ground: np.ndarray  # bool H W: where shadows fall, which need not be exact; nowhere in a flat scene
 
     @property
     def state(self) -> State:
@@ -83,6 +84,7 @@ def observe(picture: np.ndarray, truth: State, also: Sequence[str] = ()) -> Obse
         explained=dilate(explained, 2 * _unit(picture.shape[0])),
         lab=lab,
         backdrop_lab=backdrop,
+        ground=np.zeros(ids.shape, dtype=bool),
     )
 
 

@@ -14,9 +14,11 @@ import numpy as np
 
 from chronoedit.world import FRAMES, Item
 from chronoedit.world.checks import CHECKS, overlap_radii
+from chronoedit.world.measures import AreaMeasure
 from chronoedit.world.render import id_mask
 from chronoedit.world.state import WORLD_SIZE
 
+from .appearance import observe_drawn, unlike
 from .colour import delta_e, psnr_db, srgb_to_lab
 from .morphology import components, dilate, iou, opened
 from .observe import Observation, Sighting, observe
@@ -25,12 +27,13 @@ PLACE_RADII = 0.5
 ANGLE_RAD = math.radians(25)
 COLOUR_DE = 22.0
 AREA_RATIO = (0.6, 1.6)
-PHYSICS_RADII = {"supported": 0.4, "gripped": 0.5, "touched": 0.4}
+PHYSICS_RADII = {"supported": 0.4, "gripped": 0.5, "touched": 0.4, "on_ground": 0.3, "attached": 0.4, "inside": 0.3}
 OVERLAP_RADII = 0.4
 ARM_PX = 8.0  # where the arm ends after it has let go is a matter of taste; "gripped" and "touched" are stricter
 STILL_ARM_PX = 3.0
 CHANGE_IOU = 0.4
 CHANGED_DE = 20.0
+FAINT_DE = 10.0  # what counts as a change in a drawn scene whose edit changes little: half of what it does, but no less
 OUTSIDE_DE = 6.0
 OUTSIDE_PSNR_DB = 20.0
 PIECE_RADII2 = 0.6  # area of a piece that is wrong, in squared radii of the smallest body: a fifth of a ball
@@ -75,7 +78,7 @@ def score(item: Item, edited: np.ndarray, trajectory: np.ndarray | None = None) 
     """
     if edited.shape != (item.size, item.size, 3):
         raise ValueError(f"the edited picture is {edited.shape}; seed {item.seed} needs {(item.size, item.size, 3)}")
-    seen = observe(edited, item.end)
+    seen = observe_drawn(edited, item.end) if item.drawn else observe(edited, item.end)
     sightings = list(seen.bodies.values())
     target_lab = srgb_to_lab(item.target)
     change_iou = _change_iou(item, seen.lab, target_lab)
@@ -89,6 +92,7 @@ def score(item: Item, edited: np.ndarray, trajectory: np.ndarray | None = None) 
         **_residue_checks(item, seen, target_lab),
         "solid": overlap <= OVERLAP_RADII,
         **{name: error <= PHYSICS_RADII[name] for name, error in physics.items()},
+        **{measure.name: _conserved(measure, seen, item) for measure in item.scene.measures()},
     }
     if item.end.arm is not None:
         checks["arm"] = seen.arm_error_px <= (STILL_ARM_PX if item.subject is None else ARM_PX)
@@ -117,11 +121,12 @@ def trajectory_error(item: Item, frames: np.ndarray) -> tuple[float | None, floa
     """
     errors = []
     for index in range(1, min(len(frames) - 1, FRAMES - 1)):
-        truth = item.scene.state(index / (FRAMES - 1))
+        truth = item.state(index / (FRAMES - 1))
         subject = truth.body(item.subject) if item.subject is not None else None
         if subject is None or not (id_mask(truth, item.size) == subject.id).any():
             continue
-        sighting = observe(frames[index], truth).bodies.get(subject.id)
+        shown = observe_drawn(frames[index], truth, (subject.id,)) if item.drawn else observe(frames[index], truth)
+        sighting = shown.bodies.get(subject.id)
         errors.append(math.nan if sighting is None else sighting.position_error)
     if not errors:
         return None, None
@@ -156,10 +161,28 @@ def _physics(item: Item, seen: Observation) -> dict[str, float]:
     }
 
 
+def _conserved(measure: AreaMeasure, seen: Observation, item: Item) -> bool:
+    """Whether the bodies of a measure have the area that they should."""
+
+    def area(ids: tuple[int, ...]) -> int:
+        return sum(int(np.count_nonzero(seen.bodies[each].mask)) for each in ids if each in seen.bodies)
+
+    true_px = int(np.isin(item.target_ids, measure.ids).sum())
+    expected = area(measure.versus) if measure.versus else true_px
+    return abs(area(measure.ids) - expected) <= measure.tolerance * max(expected, 1)
+
+
 def _change_iou(item: Item, lab: np.ndarray, target_lab: np.ndarray) -> float:
     """IoU of what differs from the input in the edited picture and in the true one; 1 when neither differs."""
     before = srgb_to_lab(item.input)
-    changed, truly = (opened(delta_e(other, before) > CHANGED_DE, _unit(item)) for other in (lab, target_lab))
+    threshold = CHANGED_DE
+    if item.drawn and item.edit_mask.any():
+        true_change = float(np.median(delta_e(target_lab, before)[item.edit_mask]))
+        threshold = min(CHANGED_DE, max(FAINT_DE, true_change / 2))
+    raw = [delta_e(other, before) > threshold for other in (lab, target_lab)]
+    changed, truly = (opened(mask, _unit(item)) for mask in raw)
+    if item.drawn and raw[1].any() and not truly.any():
+        changed, truly = raw  # all that changes is thin
     if not truly.any():
         return 1.0 if _largest_px(changed) < _piece_px(item) else 0.0
     return iou(changed, truly)
@@ -186,8 +209,9 @@ def _residue_checks(item: Item, seen: Observation, target_lab: np.ndarray) -> di
 
     A subject that is a little off its true place may cover, and uncover, what lies around the edit mask.
     """
-    off = delta_e(seen.lab, target_lab) > COLOUR_DE
-    off_backdrop = delta_e(seen.lab, seen.backdrop_lab) > COLOUR_DE
+    off, off_backdrop = (
+        unlike(seen.lab, expected, seen.ground) > COLOUR_DE for expected in (target_lab, seen.backdrop_lab)
+    )
     subject_px = max((b.size for b in item.end.bodies), default=0.0) * item.size / WORLD_SIZE
     nearby = dilate(item.edit_mask, math.ceil(PLACE_RADII * subject_px)) if item.edit_mask.any() else item.edit_mask
     return {

@@ -9,10 +9,15 @@ from dataclasses import replace
 import numpy as np
 
 from chronoedit.world import WORLD_SIZE, Item
-from chronoedit.world.render import render
+from chronoedit.world.kinds import KIND_TABLE
+from chronoedit.world.palette import turned_hue
+from chronoedit.world.render import id_mask, render
 from chronoedit.world.state import COLOURS, KINDS, Body, State
 
+from .colour import delta_e, srgb_to_lab
+
 DRAWS = 40
+FAR_DE = 30.0  # a colour that is closer than this might pass for the body's own
 
 
 def spoiled(item: Item, how: str) -> np.ndarray | None:
@@ -46,10 +51,24 @@ def _moved(rng: np.random.Generator, state: State, body: Body) -> State | None:
     return None
 
 
-def _recoloured(rng: np.random.Generator, state: State, body: Body) -> State:
+def _recoloured(rng: np.random.Generator, state: State, body: Body) -> State | None:
     used = {other.colour for other in state.bodies}
-    colour = str(rng.choice([colour for colour in COLOURS if colour not in used]))
-    return state.with_body(replace(body, albedo=COLOURS[colour]))
+    free = [colour for colour in COLOURS if colour not in used]
+    if not state.backdrop.shaded:
+        return state.with_body(replace(body, albedo=COLOURS[str(rng.choice(free))]))
+    for albedo in (*(COLOURS[str(colour)] for colour in rng.permutation(free)), turned_hue(body.albedo, 0.5)):
+        spoilt = state.with_body(replace(body, albedo=albedo))
+        if _difference(state, spoilt, body) > FAR_DE:
+            return spoilt
+    return None
+
+
+def _difference(state: State, spoilt: State, body: Body) -> float:
+    """Median ΔE at the pixels of a body; 0 when none is to be seen."""
+    where = id_mask(state) == body.id
+    if not where.any():
+        return 0.0
+    return float(np.median(delta_e(*(srgb_to_lab(render(each)[where]) for each in (state, spoilt)))))
 
 
 def _missing(_rng: np.random.Generator, state: State, body: Body) -> State:
@@ -69,9 +88,13 @@ def _doubled(rng: np.random.Generator, state: State, body: Body) -> State | None
 
 
 def _reshaped(rng: np.random.Generator, state: State, body: Body) -> State:
-    """Of another kind, in the same place and of the same half extent."""
-    kind = str(rng.choice([kind for kind in KINDS if kind != body.kind]))
-    return state.with_body(replace(body, kind=kind))
+    """Of another kind, in the same place and of the same half extent: one that is taken for it, if there is any."""
+    if body.kind in KINDS or body.kind == "star":
+        kinds = [kind for kind in KINDS if kind != body.kind]
+    else:
+        alike = [name for name, kind in KIND_TABLE.items() if kind.group and kind.group == body.look.group]
+        kinds = [name for name in alike if name != body.kind and not body.points] or list(KINDS)
+    return state.with_body(replace(body, kind=str(rng.choice(kinds)), points=()))
 
 
 SPOILINGS: dict[str, Callable[[np.random.Generator, State, Body], State | None]] = {

@@ -34,11 +34,56 @@ def touched(state: State, subject: Body) -> float:
     return max(beside, too_high) / subject.size
 
 
-CHECKS: dict[str, Check] = {"supported": supported, "gripped": gripped, "touched": touched}
+def on_ground(state: State, subject: Body) -> float:
+    """Gap between the subject's foot and the ground that it belongs on (its detail `ground_y`)."""
+    return abs(subject.ground_y(state.backdrop) - subject.span[3]) / subject.size
+
+
+def attached(state: State, subject: Body) -> float:
+    """How far the subject is from its place on another body: `host` (an id), at `host_x`, `host_y` in that one's frame.
+
+    Infinite when that body is not there.
+    """
+    host = state.body(round(subject.detail("host", -1.0)))
+    if host is None:
+        return math.inf
+    ((x, y),) = host.placed([(subject.detail("host_x", 0.0), subject.detail("host_y", 0.0))])
+    return math.hypot(subject.x - x, subject.y - y) / subject.size
+
+
+def inside(state: State, subject: Body) -> float:
+    """How far the subject reaches out of the body that holds it (detail `host`) to the sides or below.
+
+    Infinite when that body is not there.
+    """
+    host = state.body(round(subject.detail("host", -1.0)))
+    if host is None:
+        return math.inf
+    (left, _, right, bottom), (low, _, high, base) = subject.span, host.span
+    return max(0.0, low - left, right - high, bottom - base) / subject.size
+
+
+CHECKS: dict[str, Check] = {
+    "supported": supported,
+    "gripped": gripped,
+    "touched": touched,
+    "on_ground": on_ground,
+    "attached": attached,
+    "inside": inside,
+}
 
 
 def overlap_radii(state: State) -> float:
-    """Deepest overlap of two bodies, or of a body and the floor, in radii of the smaller; 0 when there is none."""
-    depths = [-gap_px(a, b) / min(a.size, b.size) for a, b in combinations(state.bodies, 2)]
-    depths += [(max(y for _, y in body.outline()) - state.backdrop.floor_y) / body.size for body in state.bodies]
+    """Deepest overlap of two solid bodies on one ground, or of one and its ground, in radii of the smaller; 0 for none.
+
+    Bodies of different layers do not meet.
+    """
+    solid = [body for body in state.bodies if body.look.solid]
+    grounds = {body.id: body.ground_y(state.backdrop) for body in solid}
+    depths = [
+        -gap_px(a, b) / min(a.size, b.size)
+        for a, b in combinations(solid, 2)
+        if a.layer == b.layer and grounds[a.id] == grounds[b.id]
+    ]
+    depths += [(body.span[3] - grounds[body.id]) / body.size for body in solid]
     return max(0.0, *depths) if depths else 0.0

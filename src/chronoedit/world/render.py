@@ -1,7 +1,8 @@
 """State → picture and id-mask.
 
 Pillow draws three times as large and the picture is box-averaged; ids are drawn as they are: 0 backdrop and ropes,
-1 the robot arm, from 2 the bodies.
+1 the robot arm, from 2 the bodies. A shaded scene is an illustration (see `illustrate`), any other is drawn flat, each
+thing in one colour.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
+from .illustrate import draw_ids, illustrate
 from .state import ARM_ID, FINGER_LENGTH, FINGER_WIDTH, WORLD_SIZE, Arm, Backdrop, Body, State
 
 SUPERSAMPLING = 3
@@ -22,6 +24,8 @@ Shape = tuple[Polygon, tuple[float, ...]]
 
 def render(state: State, size: int = WORLD_SIZE) -> np.ndarray:
     """Draw a state: the picture, uint8 size size 3."""
+    if state.backdrop.shaded:
+        return illustrate(state, size)
     scale = size * SUPERSAMPLING / WORLD_SIZE
     canvas = Image.fromarray(_backdrop(state.backdrop, size * SUPERSAMPLING))
     for body_id in state.ropes:
@@ -39,6 +43,9 @@ def id_mask(state: State, size: int = WORLD_SIZE) -> np.ndarray:
     scale = size / WORLD_SIZE
     canvas = Image.new("I", (size, size), 0)
     draw = ImageDraw.Draw(canvas)
+    if state.backdrop.shaded:
+        draw_ids(draw, state, scale)
+        return np.asarray(canvas).astype(np.int16)
     for body in state.bodies:
         if body.alpha > 0.5:
             draw.polygon(_scaled(body.outline(), scale), fill=body.id)

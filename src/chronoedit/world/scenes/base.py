@@ -8,6 +8,8 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
+from ..edition import DRAWN
+from ..measures import AreaMeasure
 from ..state import COLOURS, FIRST_BODY_ID, KINDS, WORLD_SIZE, Backdrop, Body, State
 
 FRAMES = 29
@@ -22,7 +24,8 @@ class Scene(ABC):
     """One sampled scene with one edit.
 
     `subject` is the id of the body that the edit is about (None when nothing changes), `checks` the names of what must
-    hold in the edited picture besides count, kind, colour and place of every object.
+    hold in the edited picture besides count, kind, colour and place of every object (CHECKS), `measures` what area must
+    be there.
     """
 
     family: ClassVar[str]
@@ -31,6 +34,10 @@ class Scene(ABC):
     prompt: str
     subject: int | None
     checks: tuple[str, ...]
+
+    def measures(self) -> tuple[AreaMeasure, ...]:
+        """What must be conserved: nothing by itself."""
+        return ()
 
     @classmethod
     @abstractmethod
@@ -62,6 +69,7 @@ def sample_backdrop(rng: np.random.Generator) -> Backdrop:
         light=float(np.round(rng.uniform(-0.12, 0.12), 3)),
         decoration=pick(rng, ("window", "picture", "shelf", "none")),
         decoration_x=float(np.round(rng.uniform(24, 104), 1)),
+        shaded=DRAWN,
     )
 
 
