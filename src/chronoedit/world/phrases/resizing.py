@@ -1,0 +1,51 @@
+"""What people say when something is to be larger or smaller."""
+
+from __future__ import annotations
+
+RESIZING: dict[str, tuple[str, ...]] = {
+    "enlarge": (
+        "make the {a} bigger",
+        "make the {a} larger",
+        "enlarge the {a}",
+        "the {a} grows",
+        "let the {a} grow",
+        "increase the size of the {a}",
+        "scale up the {a}",
+        "the {a} should be bigger",
+        "blow up the {a}",
+        "the {a} becomes larger",
+        "grow the {a}",
+        "change the {a} into a bigger one",
+        "resize the {a} so that it is bigger",
+    ),
+    "shrink": (
+        "make the {a} smaller",
+        "shrink the {a}",
+        "the {a} shrinks",
+        "let the {a} become smaller",
+        "reduce the size of the {a}",
+        "scale down the {a}",
+        "the {a} should be smaller",
+        "make the {a} little",
+        "the {a} becomes smaller",
+        "decrease the size of the {a}",
+        "change the {a} into a smaller one",
+        "resize the {a} so that it is smaller",
+        "make a smaller {a} of the {a}",
+    ),
+    "resize": (
+        "make the {a} {how} as big",
+        "the {a} becomes {how} as big",
+        "make the {a} {how} its size",
+        "scale the {a} to {how} its size",
+        "resize the {a} to {how} its size",
+        "the {a} should be {how} as large as now",
+        "change the size of the {a} to {how} what it is",
+        "let the {a} be {how} as big as before",
+        "the {a} changes to {how} its size",
+        "turn the {a} into one {how} as large",
+        "make the {a} {how} as large as it is",
+        "the {a} is now {how} as tall and {how} as wide",
+        "set the size of the {a} to {how} what it was",
+    ),
+}
