@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from chronoedit.data.export import Export, export_world
 from chronoedit.errors import OutputError
 from chronoedit.media import read_video
 from chronoedit.world import FRAMES, sample_item
+from chronoedit.world.splits import BY_TURNS
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -33,6 +35,16 @@ def test_table_in_the_published_layout(folder: Path) -> None:
     assert [row["key"] for row in table] == [f"world_{seed:06d}" for seed in range(10, 14)]
     assert [row["prompt"] for row in table] == [sample_item(seed).prompt for seed in range(10, 14)]
     assert all((folder / row["video"]).is_file() for row in table)
+
+
+def test_items_of_the_drawn_world_have_long_prompts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "sample_item", partial(sample_item, split=BY_TURNS))
+    export_world(Export(count=2, clip_share=0.0, family="table"), tmp_path)
+    items = [sample_item(seed, family="table", split=BY_TURNS) for seed in range(2)]
+    assert list(rows(tmp_path)[0]) == ["key", "video", "prompt", "long_prompt", "split"]
+    assert [row["prompt"] for row in rows(tmp_path)] == [item.prompt for item in items]
+    assert [row["long_prompt"] for row in rows(tmp_path)] == [item.long_prompt for item in items]
+    assert {row["split"] for row in rows(tmp_path)} == {"in distribution"}
 
 
 def test_pairs_and_clips(folder: Path) -> None:
@@ -90,7 +102,7 @@ def test_a_folder_keeps_to_one_export(folder: Path) -> None:
         ({"count": 1, "first_seed": -1}, "seed of 0 or more"),
         ({"count": 2, "first_seed": 99_999}, "kept for evaluation"),
         ({"count": 1, "clip_share": 1.5}, "between 0"),
-        ({"count": 1, "family": "street"}, "table, falling, any"),
+        ({"count": 1, "family": "ocean"}, "table, falling, any"),
     ],
 )
 def test_refusals(arguments: dict, message: str) -> None:

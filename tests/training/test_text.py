@@ -41,6 +41,18 @@ def test_words_of_the_world_are_few_tokens(tokenizer_folder: Path) -> None:
     assert tokens < 2.5 * sum(len(prompt.split()) + 1 for prompt in prompts)
 
 
+def test_the_words_of_the_drawn_world_fit_the_recipe(tmp_path: Path) -> None:
+    items = [sample_item(seed, split="all") for seed in range(240)]
+    size = train_tokenizer((text for item in items for text in (item.prompt, item.long_prompt)), tmp_path, TextModel())
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert size < TextModel().vocab_size + 400  # words, characters and bytes
+    for item in (sample_item(seed, split="all") for seed in range(100_000, 100_024)):
+        for text in (item.prompt, item.long_prompt):
+            ids = tokenizer(text).input_ids
+            assert len(ids) <= TextModel().max_sequence_length and tokenizer.unk_token_id not in ids
+            assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
 def test_the_same_words_give_the_same_tokenizer(tokenizer_folder: Path, tmp_path: Path) -> None:
     train_tokenizer((sample_item(seed).prompt for seed in range(200)), tmp_path, RECIPE)
     assert (tmp_path / "tokenizer.json").read_bytes() == (tokenizer_folder / "tokenizer.json").read_bytes()

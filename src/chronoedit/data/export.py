@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,10 @@ import numpy as np
 from chronoedit.ledger import Ledger, claim
 from chronoedit.media import atomic_path, save_video
 from chronoedit.world import FIRST_EVALUATION_SEED, SCENES, WORLD_SIZE, Item, sample_item
+from chronoedit.world.edition import DRAWN
 
 COLUMNS = ("key", "video", "prompt")
+DRAWN_COLUMNS = ("long_prompt", "split")  # that items of the drawn world have besides
 Report = Callable[[int, int], None]
 
 
@@ -25,7 +27,8 @@ Report = Callable[[int, int], None]
 class Export:
     """What is exported: `count` items from `first_seed` on, of which `clip_share` (0 to 1) as clips, evenly spread.
 
-    Raises ValueError for what cannot be exported, and for seeds that are kept for evaluation.
+    `scenes` are the hashes of the files that families beside the package's own come from, by family. Raises ValueError
+    for what cannot be exported, and for seeds that are kept for evaluation.
     """
 
     count: int
@@ -33,6 +36,7 @@ class Export:
     clip_share: float = 0.5
     family: str | None = None
     size_px: int = WORLD_SIZE
+    scenes: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.first_seed < 0:
@@ -69,15 +73,21 @@ def export_world(export: Export, folder: Path, report: Report | None = None) -> 
         if key not in ledger or not (folder / video).is_file():
             item = sample_item(export.first_seed + index, family=export.family, size=export.size_px)
             save_video(_frames(item, clip=export.is_clip(index)), folder / video)
-            ledger.append(key, {"video": video.as_posix(), "prompt": item.prompt})
+            ledger.append(key, {"video": video.as_posix(), "prompt": item.prompt, **_of_drawn(item)})
         if report is not None:
             report(index + 1, export.count)
     path = folder / "metadata.csv"
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        records = sorted(ledger.records(), key=lambda record: record["key"])
+        drawn = all(name in record for record in records for name in DRAWN_COLUMNS)
+        writer = csv.DictWriter(file, (*COLUMNS, *DRAWN_COLUMNS) if drawn else COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(sorted(ledger.records(), key=lambda record: record["key"]))
+        writer.writerows(records)
     return path
+
+
+def _of_drawn(item: Item) -> dict[str, str]:
+    return {} if item.split is None else {"long_prompt": item.long_prompt, "split": item.split}
 
 
 def _frames(item: Item, *, clip: bool) -> np.ndarray:
@@ -86,4 +96,7 @@ def _frames(item: Item, *, clip: bool) -> np.ndarray:
 
 def _claim(folder: Path, export: Export) -> None:
     mine = {name: value for name, value in asdict(export).items() if name != "count"}
+    mine["scenes"] = export.scenes or None  # which a folder without such scenes need not say
+    if DRAWN:
+        mine["world"] = "drawn"
     claim(folder / "export.json", mine, "another export")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
-PHRASES: dict[str, tuple[str, ...]] = {
+from .edition import DRAWN
+from .phrases import FAMILY_PHRASES
+from .state import Body, State
+
+_FIRST_PHRASES: dict[str, tuple[str, ...]] = {
     "pick_up": (
         "pick up the {a} with the robot arm",
         "lift the {a} with the robot arm",
@@ -150,7 +155,34 @@ PHRASES: dict[str, tuple[str, ...]] = {
 }
 
 
-def say(rng: np.random.Generator, edit: str, slots: Mapping[str, str] | None = None) -> str:
+PHRASES: dict[str, tuple[str, ...]] = {**_FIRST_PHRASES, **FAMILY_PHRASES}
+# the embedded model has read "a orange" at the head of a sentence
+_ARTICLE = re.compile(r"\ba (?=[aeiou])" if DRAWN else r"(?<= )a (?=[aeiou])")
+
+
+class Said(str):
+    """An instruction that knows the phrasing it was made from, and what was put into its slots."""
+
+    template: str
+    slots: Mapping[str, str]
+
+    def __new__(cls, text: str, template: str = "", slots: Mapping[str, str] | None = None) -> Said:
+        said = super().__new__(cls, text)
+        said.template, said.slots = template, dict(slots or {})
+        return said
+
+
+def say(rng: np.random.Generator, edit: str, slots: Mapping[str, str] | None = None) -> Said:
     """One of the phrasings of `edit` with its slots filled, in lower case and with "an" before a vowel."""
-    phrase = PHRASES[edit][rng.integers(len(PHRASES[edit]))].format_map(slots or {})
-    return phrase.replace(" a orange", " an orange")
+    template = PHRASES[edit][rng.integers(len(PHRASES[edit]))]
+    return Said(_ARTICLE.sub("an ", template.format_map(slots or {})), template, slots)
+
+
+def named(rng: np.random.Generator, state: State, body: Body) -> str:
+    """What to call a body so that nobody takes another for it: one of its nouns, with its colour where that is needed.
+
+    The colour is sometimes said where it is not.
+    """
+    noun = body.look.nouns[int(rng.integers(len(body.look.nouns)))]
+    alone = all(other.look.noun != body.look.noun for other in state.others(body.id))
+    return f"{body.colour} {noun}".strip() if not alone or rng.uniform() < 0.4 else noun

@@ -22,6 +22,7 @@ class AnyObject(Scene):
 
     family: ClassVar[str] = "any"
     edits: ClassVar[tuple[str, ...]] = ("recolour", "remove", "add", "nothing")
+    most: ClassVar[int] = 3
     start: State
     edit: str
     prompt: str
@@ -32,7 +33,8 @@ class AnyObject(Scene):
     @classmethod
     def sample(cls, rng: np.random.Generator, edit: str) -> AnyObject | None:
         backdrop = sample_backdrop(rng)
-        bodies = sample_row(rng, int(rng.integers(1 if edit == "add" else 2, 4)), backdrop.floor_y, gap_px=5.0)
+        count = int(rng.integers(1 if edit == "add" else 2, cls.most + 1))
+        bodies = sample_row(rng, count, backdrop.floor_y, gap_px=5.0)
         if bodies is None:
             return None
         start = State(backdrop=backdrop, bodies=tuple(bodies))

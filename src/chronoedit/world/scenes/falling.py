@@ -21,6 +21,7 @@ class Falling(Scene):
 
     family: ClassVar[str] = "falling"
     edits: ClassVar[tuple[str, ...]] = ("release",)
+    most: ClassVar[int] = 3
     start: State
     edit: str
     prompt: str
@@ -31,7 +32,7 @@ class Falling(Scene):
     @classmethod
     def sample(cls, rng: np.random.Generator, edit: str) -> Falling | None:
         backdrop = sample_backdrop(rng)
-        bodies = sample_row(rng, int(rng.integers(2, 4)), backdrop.floor_y, gap_px=5.0)
+        bodies = sample_row(rng, int(rng.integers(2, cls.most + 1)), backdrop.floor_y, gap_px=5.0)
         if bodies is None:
             return None
         hanging = [int(k) for k in rng.permutation(len(bodies))[: int(rng.integers(1, 3))]]
