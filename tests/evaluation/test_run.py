@@ -114,7 +114,7 @@ def test_one_line_an_item_and_a_picture_each(both: tuple[Path, dict, Batching]) 
     folder, _, _ = both
     lines = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
     assert [line["seed"] for line in lines] == list(range(FIRST_EVALUATION_SEED, FIRST_EVALUATION_SEED + ITEMS))
-    assert set(lines[0]["rows"]) == {"model", "no_reasoning", "copy", "oracle"}
+    assert set(lines[0]["rows"]) == {"model", "no_reasoning", "copy", "teleport", "oracle"}
     edited = np.asarray(Image.open(image_path(folder, FIRST_EVALUATION_SEED, "model")))
     assert np.array_equal(edited, sample_item(FIRST_EVALUATION_SEED).target)
 
@@ -152,7 +152,7 @@ def test_a_folder_keeps_to_one_run(tmp_path: Path) -> None:
         ({"items": 0}, "must be 1 or more"),
         ({"first_seed": 99_999}, "start at 100000"),
         ({"reasoning": "maybe"}, "off, on, both"),
-        ({"family": "street"}, "table, falling, any, star"),
+        ({"family": "garden"}, "table, falling, any, star"),
         ({"trajectory": True}, "turn reasoning on"),
         ({"num_reasoning_steps": 2}, "turn reasoning on"),
         ({"num_reasoning_steps": 0, "reasoning": "on"}, "below 1"),

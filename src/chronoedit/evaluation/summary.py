@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from chronoedit.world.splits import SPLITS
+
 from .statistics import bootstrap_mean, paired_difference
 
 Record = Mapping[str, Any]
@@ -22,14 +24,24 @@ MEASURES = (
     "trajectory_seen",
 )
 MOVING_FAMILIES = ("table", "falling")
+ROW_TITLES = {
+    "model": "model",
+    "no_reasoning": "model, no reasoning",
+    "copy": "copy the input",
+    "teleport": "teleport to the mean end",
+    "oracle": "oracle (truth through the autoencoder)",
+    "spoiled": "spoiled targets",
+}
+"""The rows of a run, in the order in which they are shown."""
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Any]:
     """The summary of a run as JSON data.
 
-    A key for each row of the records ("model", "copy", "oracle", …) holds "overall" and each family; "spoiled" holds
-    "overall" and each way of spoiling; "edits" holds each row by edit; "paired", where the run has the row
-    "no_reasoning", the success of "model" less that of "no_reasoning". Raises ValueError without records.
+    A key for each row of the records ("model", "copy", "oracle", …) holds "overall" and each family, where "failed"
+    counts the items without a picture; "spoiled" holds "overall" and each way of spoiling; "edits" holds each row by
+    edit, and "splits", where items have one, by split; "paired", where the run has the row "no_reasoning", the success
+    of "model" less that of "no_reasoning". Raises ValueError without records.
     """
     if not records:
         raise ValueError("there is nothing to summarise: no item is done; run at least one")
@@ -37,9 +49,12 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     summary: dict[str, Any] = {"items": len(records), "seeds": [r["seed"] for r in (records[0], records[-1])]}
     for row in rows:
         of_row = partial(_of_row, row=row)
-        summary[row] = {"overall": of_row(records), **_grouped(records, "family", of_row)}
+        summary[row] = {"overall": of_row(records), **grouped(records, "family", of_row)}
     summary["spoiled"] = _of_spoiled(records)
-    summary["edits"] = {row: _grouped(records, "edit", partial(_of_row, row=row)) for row in rows}
+    summary["edits"] = {row: grouped(records, "edit", partial(_of_row, row=row)) for row in rows}
+    in_splits = [record for record in records if record.get("split") is not None]
+    if in_splits:
+        summary["splits"] = {row: grouped(in_splits, "split", partial(_of_row, row=row)) for row in rows}
     if "no_reasoning" in rows:
         summary["paired"] = compare(records, records, "model", "no_reasoning")
     return summary
@@ -48,39 +63,57 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
 def compare(records_a: Sequence[Record], records_b: Sequence[Record], row_a: str, row_b: str) -> dict[str, Any]:
     """Success of one row less that of another, item by item: overall, on the moving families, and by family.
 
-    The two may come from different runs. Raises ValueError when those have not done the same scenes.
+    The two may come from different runs. Raises ValueError as `pairs_of`.
+    """
+    pairs = pairs_of(records_a, records_b, row_a, row_b)
+    moving = [pair for pair in pairs if pair["family"] in MOVING_FAMILIES]
+    return {
+        "rows": [row_a, row_b],
+        "overall": difference(pairs),
+        **({"moving": difference(moving)} if moving else {}),
+        **grouped(pairs, "family", difference),
+    }
+
+
+def pairs_of(records_a: Sequence[Record], records_b: Sequence[Record], row_a: str, row_b: str) -> list[Record]:
+    """Each item of two runs once: what it is, and whether "a" and "b" succeeded.
+
+    Raises ValueError when the two have not done the same scenes.
     """
     other = {_scene(record): record for record in records_b}
     common = len(other.keys() & {_scene(record) for record in records_a})
     if not len(records_a) == len(records_b) == common:
         raise ValueError(
             f"the two runs are not of the same items: {len(records_a)} and {len(records_b)}, {common} in common; "
-            "run both with the same --items, --first-seed and --family"
+            "run both with the same --items, --first-seed, --family and --split"
         )
-
-    def difference(group: Sequence[Record]) -> dict[str, Any]:
-        a = [float(record["rows"][row_a]["success"]) for record in group]
-        b = [float(other[_scene(record)]["rows"][row_b]["success"]) for record in group]
-        mean = paired_difference(a, b)
-        return {"difference": mean.mean, "interval": [mean.low, mean.high], "items": mean.count}
-
-    moving = [record for record in records_a if record["family"] in MOVING_FAMILIES]
-    return {
-        "rows": [row_a, row_b],
-        "overall": difference(records_a),
-        **({"moving": difference(moving)} if moving else {}),
-        **_grouped(records_a, "family", difference),
-    }
+    return [
+        {
+            **{name: record.get(name) for name in ("seed", "family", "edit", "split", "prompt")},
+            "a": record["rows"][row_a]["success"],
+            "b": other[_scene(record)]["rows"][row_b]["success"],
+        }
+        for record in records_a
+    ]
 
 
-def _scene(record: Record) -> tuple[int, str]:
-    return record["seed"], record["family"]
+def difference(pairs: Sequence[Record]) -> dict[str, Any]:
+    """Success of A less that of B over these pairs, with its interval."""
+    a, b = ([float(pair[side]) for pair in pairs] for side in ("a", "b"))
+    mean = paired_difference(a, b)
+    return {"difference": mean.mean, "interval": [mean.low, mean.high], "items": mean.count}
 
 
-def _grouped(
+def _scene(record: Record) -> tuple[int, str, str]:
+    return record["seed"], record["family"], record["prompt"]
+
+
+def grouped(
     records: Sequence[Record], key: str, of_group: Callable[[Sequence[Record]], dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    names = sorted({record[key] for record in records})
+    """`of_group` of the records of each value of `key`, but None; splits as the world orders them, else by name."""
+    names = sorted({record[key] for record in records if record[key] is not None})
+    names.sort(key=lambda name: SPLITS.index(name) if name in SPLITS else -1)
     return {name: of_group([record for record in records if record[key] == name]) for name in names}
 
 
@@ -89,10 +122,12 @@ def _of_row(records: Sequence[Record], row: str) -> dict[str, Any]:
     success = bootstrap_mean([float(score["success"]) for score in scores])
     checks = sorted({name for score in scores for name in score["checks"]})
     held = {name: [score["checks"][name] for score in scores if name in score["checks"]] for name in checks}
+    failed = sum(score.get("error") is not None for score in scores)
     return {
         "success": success.mean,
         "interval": [success.low, success.high],
         "items": success.count,
+        **({"failed": failed} if failed else {}),
         "means": _means(scores),
         "checks": {name: sum(values) / len(values) for name, values in held.items()},
     }
