@@ -129,7 +129,7 @@ def test_what_would_be_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["--judge", "reference", "--dry-run"], "sends nothing"),
         (["--threshold", "9"], "at most 5"),
         (["--first-seed", "1"], "start at 100000"),
-        (["--family", "street"], "choose from table"),
+        (["--family", "garden"], "choose from table"),
         (["--concurrency", "0"], "below 1"),
         (["--vlm-url", "here"], "http"),
     ],

@@ -207,29 +207,31 @@ class _Asked:
         }
         return {family: edits for family, edits in found.items() if edits}
 
-    def chosen(self) -> tuple[str, dict[str, tuple[str, ...]]]:
-        """The split, and its edits by family: by the seed's turn where none was asked for, and the edits have it."""
+    def chosen(self) -> list[tuple[str, dict[str, tuple[str, ...]]]]:
+        """The split, and its edits by family: where none was asked for the seed's turn, then what else they have."""
         if self.split not in (None, BY_TURNS):
-            return self.split, self.edits(self.split)
-        turns = (split_of_seed(self.seed, FIRST_EVALUATION_SEED), IN_DISTRIBUTION, HARD)
-        return next((split, edits) for split in turns if (edits := self.edits(split)))
+            return [(self.split, self.edits(self.split))]
+        turns = dict.fromkeys((split_of_seed(self.seed, FIRST_EVALUATION_SEED), IN_DISTRIBUTION, HARD))
+        return [(split, edits) for split in turns if (edits := self.edits(split))]
 
 
 def _drawn_item(rng: np.random.Generator, asked: _Asked) -> Item:
-    """An item as it was asked for; another edit is tried where the first has no scene of the split.
+    """An item as it was asked for; another edit, then another turn, is tried where there is no scene of the split.
 
     What is drawn depends on the seed, the family, the edit and the split alone: whoever names the family, or the edit,
     of an item gets the same again.
     """
-    split, edits = asked.chosen()
-    weights = np.array([DRAWN_MIX.get(family, 1.0) for family in edits])
-    for family in rng.choice(list(edits), len(edits), replace=False, p=weights / weights.sum()) if edits else ():
-        for edit in _generator(asked.seed, family).permutation(edits[family]):
-            item = _of_split(asked, str(family), str(edit), split)
-            if item is not None:
-                return item
+    for split, edits in asked.chosen():
+        weights = np.array([DRAWN_MIX.get(family, 1.0) for family in edits])
+        for family in rng.choice(list(edits), len(edits), replace=False, p=weights / weights.sum()) if edits else ():
+            for edit in _generator(asked.seed, family).permutation(edits[family]):
+                item = _of_split(asked, str(family), str(edit), split)
+                if item is not None:
+                    return item
     what = asked.edit or asked.family or "scene"
-    raise ValueError(f"seed {asked.seed}: there is no {what} of the split {split!r}; choose another split or edit")
+    raise ValueError(
+        f"seed {asked.seed}: there is no {what} of the split {asked.split!r}; choose another split or edit"
+    )
 
 
 def _of_split(asked: _Asked, family: str, edit: str, split: str) -> Item | None:
