@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from chronoedit.evaluation.appearance import observe_drawn, unlike
 from chronoedit.evaluation.colour import srgb_to_lab
-from chronoedit.evaluation.physics import score, trajectory_error
+from chronoedit.evaluation.physics import ANGLE_RAD, PLACE_RADII, score, trajectory_error
 from chronoedit.evaluation.spoil import SPOILINGS, spoiled
 from chronoedit.evaluation.template import Template, shifted
 from chronoedit.world import FIRST_EVALUATION_SEED, Item, sample_item
@@ -83,7 +83,9 @@ def test_a_toppled_body_is_not_taken_for_an_upright_one(items: list[Item]) -> No
         truth = item.end.with_body(upright)
         picture = render(truth.with_body(replace(upright, angle=np.pi / 2)), item.size)
         sighting = observe_drawn(picture, truth).bodies[upright.id]
-        assert sighting.kind != kind or sighting.angle_error > 0.4
+        # a cone's outline is nearly that of one turned by 120 degrees: then it is its place that is wrong
+        right = sighting.kind == kind and sighting.angle_error <= ANGLE_RAD and sighting.position_error <= PLACE_RADII
+        assert not right
 
 
 def test_only_the_bodies_asked_for(items: list[Item]) -> None:

@@ -311,7 +311,7 @@ def test_a_folder_of_another_check_is_refused(tmp_path: Path) -> None:
         ({"items": 0}, "1 or more"),
         ({"first_seed": 5}, f"start at {FIRST_EVALUATION_SEED}"),
         ({"size_px": 100}, "multiple of 16"),
-        ({"family": "street"}, "choose from table"),
+        ({"family": "garden"}, "choose from table"),
         ({"spoilings": 6}, "from 1 to 5"),
         ({"threshold": 1.0}, "above 1"),
         ({"threshold": 5.5}, "at most 5"),
