@@ -44,7 +44,7 @@ def test_the_table_says_how_many_times_as_many(benchmark) -> None:
     seconds = {
         "chronoedit batch": [10.0, 9.0, 50.0],
         "single calls in one process": [12.5],
-        "a command line each": [40],
+        "a command line each": [40.0],
     }
     lines = benchmark.table(benchmark.Settings(items=100), seconds).splitlines()
     assert lines[2] == "| chronoedit batch | 10.00 | 0.100 | 1.25x |"

@@ -185,13 +185,13 @@ def test_every_wall_floor_and_decoration_is_its_own_picture() -> None:
 def test_unknown_names_list_the_choices() -> None:
     with pytest.raises(ValueError, match="ball, cube"):
         kind_of("teapot")
-    with pytest.raises(ValueError, match="room, meadow"):
+    with pytest.raises(ValueError, match="room, kitchen, meadow"):
         render(place(place="moon"))
 
 
 def test_every_kind_has_a_noun_and_stands_on_its_foot() -> None:
     for name, kind in KIND_TABLE.items():
-        assert kind.nouns and all(noun == noun.strip().lower() for noun in kind.nouns), name
+        assert kind.nouns and all(noun == noun.strip() and noun in (noun.lower(), "SUV") for noun in kind.nouns), name
         if name in OWN_KINDS:
             assert thing(name).span[3] == pytest.approx(100.0, abs=1e-6)
 

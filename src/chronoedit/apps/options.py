@@ -134,9 +134,7 @@ class ModelFlags:
         int | None,
         option("autoencoder in tiles of so many px: less memory, the same picture (--memory auto does)", shown="PX"),
     ] = None
-    attention: Annotated[str, option("its kernel; `chronoedit doctor` lists those there are", shown="NAME")] = (
-        ATTENTION
-    )
+    attention: Annotated[str, option("its kernel; `chronoedit doctor` lists those there are", shown="NAME")] = ATTENTION
     compile: Annotated[Switch, option("compile the transformer's blocks before the first step")] = False
 
     @property
