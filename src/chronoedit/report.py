@@ -45,6 +45,7 @@ figure > strong { display: block; margin-bottom: 6px }
 .wide { overflow-x: auto; margin: 0 0 14px }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums }
 th, td { padding: 5px 14px 5px 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
+td:first-child { min-width: 5em }
 th { font-weight: 600; color: var(--soft); overflow-wrap: normal }
 td.number { text-align: right }
 img { display: block; max-width: 100%; height: auto; margin: 0 auto 6px; border-radius: 4px }
