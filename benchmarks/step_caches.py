@@ -2,18 +2,22 @@
 
 Work is counted in blocks of the transformer, which is the same on every machine; seconds are those of this one. Each
 way has a folder of `chronoedit eval world` below the output; a run that was stopped goes on. With `--calibrate` nothing
-is scored: the magnitudes that the cache "mag" needs are measured and printed, as `mag_ratios` of `chronoedit.json`.
+is scored: the magnitudes that the cache "mag" needs are measured and printed, as `mag_ratios` of `chronoedit.json`; nor
+with `--seconds`, which times whole edits one by one, the ways in turn, on an idle machine.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import torch
 import tyro
 
@@ -22,9 +26,10 @@ from chronoedit.editing.loading import load
 from chronoedit.evaluation.run import WorldRun, compare_runs, read_records, run_world
 from chronoedit.request import EditRequest
 from chronoedit.runtime.stepcache import calibrated
-from chronoedit.world import sample_item
+from chronoedit.world import FIRST_EVALUATION_SEED, sample_item
 
 BATCH = 8
+ROUNDS = 4
 PLAIN = "none"
 HALF_GUIDED = "guidance-until 0.5"
 HEAD = (
@@ -52,6 +57,7 @@ class Options:
     num_inference_steps: int | None = None
     device: str | None = None
     calibrate: bool = False
+    seconds: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +147,37 @@ def magnitudes(editor: Editor, options: Options) -> list[tuple[float, float]]:
     return [(round(sigma, 3), round(magnitude, 5)) for sigma, magnitude in found.magnitudes()]
 
 
+def seconds(editor: Editor, options: Options) -> dict[str, float]:
+    """Median seconds of a whole edit by each way, over rounds of all scenes; inputs are encoded anew each time."""
+    items = [sample_item(FIRST_EVALUATION_SEED + k) for k in range(options.items)]
+    taken: dict[str, list[float]] = {way: [] for way in ways(options)}
+    for _ in range(ROUNDS + 1):
+        for way, settings in ways(options).items():
+            editor.cache.clear()
+            start = time.perf_counter()
+            for item in items:
+                image = PIL.Image.fromarray(item.input)
+                steps = options.num_inference_steps
+                editor.edit(
+                    EditRequest(
+                        image=image,
+                        prompt=item.prompt,
+                        seed=item.seed,
+                        num_inference_steps=steps,
+                        reasoning=options.reasoning,
+                        **settings,
+                    )
+                )
+            taken[way].append((time.perf_counter() - start) / len(items))
+    return {way: statistics.median(times[1:]) for way, times in taken.items()}  # the first round warms up
+
+
 def main(options: Options) -> None:
-    """Print the table, or what was calibrated."""
+    """Print the table, or what was calibrated, or seconds."""
     editor = load(options.model, device=options.device)
+    if options.seconds:
+        print(json.dumps({way: round(value, 3) for way, value in seconds(editor, options).items()}))
+        return
     if options.calibrate:
         print(json.dumps({"mag_ratios": magnitudes(editor, options)}))
         return

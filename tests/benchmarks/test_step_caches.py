@@ -46,3 +46,14 @@ def test_it_calibrates_a_model_and_measures_its_caches(
     # Of 12 steps mag computes the first 3, of the next 9 a fourth each, and the last; the others run one block of two.
     assert rows[3][1] == "12.0 of 24" and rows[3][2] == "75%"
     assert {row[4] for row in rows} == {"0.0% (0% to 0%)"} and rows[1][5] == "+0.0 (+0.0 to +0.0)"
+
+
+def test_seconds_are_those_of_whole_edits_each_way(
+    benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_random_checkpoint(tmp_path / "model", image_branch=False)
+    monkeypatch.setattr(benchmark, "ROUNDS", 1)
+    caches = ("first-block:0.1",)
+    benchmark.main(benchmark.Options(seconds=True, model=str(model), items=1, num_inference_steps=11, caches=caches))
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["none", "first-block:0.1", "guidance-until 0.5"] and min(found.values()) > 0

@@ -7,11 +7,8 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
 
 from chronoedit.evaluation.morphology import dilate
-from chronoedit.evaluation.physics import score
-from chronoedit.evaluation.spoil import SPOILINGS, spoiled
 from chronoedit.world import FRAMES, WORLD_SIZE, Item, sample_item
 from chronoedit.world.checks import CHECKS, overlap_radii
 from chronoedit.world.physics import gap_px
@@ -75,17 +72,3 @@ def test_the_rest_is_still_to_the_pixel(items: list[Item]) -> None:
         shadow = np.abs(y - item.start.backdrop.floor_y) < 8
         changed = (item.input != item.target).any(axis=-1)
         assert not (changed & ~dilate(own, 2) & ~shadow).any(), item.seed
-
-
-def test_the_scorer_knows_right_from_wrong(property_seeds: range) -> None:
-    spoilings, seeds = itertools.cycle(SPOILINGS), range(100_000, 100_000 + len(property_seeds) // 4)
-    refused, taken = 0, 0
-    for seed in seeds:
-        item = sample_item(seed, family="resizing")
-        soft = np.asarray(Image.fromarray(item.target).filter(ImageFilter.GaussianBlur(0.7))).astype(float)
-        noisy = soft + np.random.default_rng(seed).normal(0, 3, soft.shape)
-        refused += not score(item, np.clip(noisy, 0, 255).round().astype(np.uint8)).success
-        wrong = spoiled(item, next(spoilings))
-        taken += wrong is not None and score(item, wrong).success
-        assert not score(item, item.input).success, seed
-    assert max(refused, taken) <= 0.02 * len(seeds)

@@ -8,10 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
 
-from chronoedit.evaluation.physics import score
-from chronoedit.evaluation.spoil import SPOILINGS, spoiled
 from chronoedit.world import FRAMES, WORLD_SIZE, Item, sample_item
 from chronoedit.world.checks import CHECKS, overlap_radii
 from chronoedit.world.physics import GRAVITY_PX_S2, Release, gap_px, let_go
@@ -150,17 +147,3 @@ def test_what_is_pulled_away_leaves_the_rest() -> None:
     fallen, pulled = end.body(2), end.body(3)
     assert fallen is not None and pulled is not None and pulled.x > 200
     assert abs(fallen.y - 90) < 0.5 and abs(fallen.x - 60) < 3
-
-
-def test_the_scorer_knows_right_from_wrong(property_seeds: range) -> None:
-    spoilings, seeds = itertools.cycle(SPOILINGS), range(100_000, 100_000 + len(property_seeds) // 4)
-    refused, taken = 0, 0
-    for seed in seeds:
-        item = sample_item(seed, family="toppling")
-        soft = np.asarray(Image.fromarray(item.target).filter(ImageFilter.GaussianBlur(0.7))).astype(float)
-        noisy = soft + np.random.default_rng(seed).normal(0, 3, soft.shape)
-        refused += not score(item, np.clip(noisy, 0, 255).round().astype(np.uint8)).success
-        wrong = spoiled(item, next(spoilings))
-        taken += wrong is not None and score(item, wrong).success
-        assert not score(item, item.input).success, seed
-    assert max(refused, taken) <= 0.02 * len(seeds)
