@@ -1,6 +1,6 @@
 """The demo: edit pictures of this folder with the embedded model, with reasoning; PNG, mp4 and a sheet of each course.
 
-Run by `make demo` (one edit) and `make figures` (all of them, for the README's picture).
+Run by `make demo`; `--edits 3` runs all of them.
 """
 
 from __future__ import annotations

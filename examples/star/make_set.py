@@ -18,7 +18,7 @@ from PIL import Image
 
 from chronoedit.media import save_image, save_video, write_files
 from chronoedit.world import FIRST_EVALUATION_SEED, SCENES, Item, sample_item
-from chronoedit.world.edition import MIX
+from chronoedit.world.scenes import MIX
 from chronoedit.world.scenes.star import held_out
 from chronoedit.world.splits import HARD_EDITS
 

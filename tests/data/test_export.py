@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from chronoedit.data.export import Export, export_world
 from chronoedit.errors import OutputError
 from chronoedit.media import read_video
 from chronoedit.world import FRAMES, sample_item
-from chronoedit.world.splits import BY_TURNS
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -31,20 +29,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_table_in_the_published_layout(folder: Path) -> None:
     table = rows(folder)
-    assert list(table[0]) == ["key", "video", "prompt"]
+    assert list(table[0]) == ["key", "video", "prompt", "long_prompt", "split"]
     assert [row["key"] for row in table] == [f"world_{seed:06d}" for seed in range(10, 14)]
-    assert [row["prompt"] for row in table] == [sample_item(seed).prompt for seed in range(10, 14)]
+    items = [sample_item(seed) for seed in range(10, 14)]
+    assert [row["prompt"] for row in table] == [item.prompt for item in items]
+    assert [row["long_prompt"] for row in table] == [item.long_prompt for item in items]
+    assert {row["split"] for row in table} == {"in distribution"}
     assert all((folder / row["video"]).is_file() for row in table)
-
-
-def test_items_of_the_drawn_world_have_long_prompts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "sample_item", partial(sample_item, split=BY_TURNS))
-    export_world(Export(count=2, clip_share=0.0, family="table"), tmp_path)
-    items = [sample_item(seed, family="table", split=BY_TURNS) for seed in range(2)]
-    assert list(rows(tmp_path)[0]) == ["key", "video", "prompt", "long_prompt", "split"]
-    assert [row["prompt"] for row in rows(tmp_path)] == [item.prompt for item in items]
-    assert [row["long_prompt"] for row in rows(tmp_path)] == [item.long_prompt for item in items]
-    assert {row["split"] for row in rows(tmp_path)} == {"in distribution"}
 
 
 def test_pairs_and_clips(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Finding drawn things by how they look: on shaded and on flat scenes, through blur and noise, and spoiled ones."""
+"""Finding things by how they look: through blur and noise, and spoiled ones."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from chronoedit.evaluation.appearance import observe_drawn, unlike
+from chronoedit.evaluation.appearance import observe, unlike
 from chronoedit.evaluation.colour import srgb_to_lab
 from chronoedit.evaluation.physics import ANGLE_RAD, PLACE_RADII, score, trajectory_error
 from chronoedit.evaluation.spoil import SPOILINGS, spoiled
 from chronoedit.evaluation.template import Template, shifted
 from chronoedit.world import FIRST_EVALUATION_SEED, Item, sample_item
 from chronoedit.world.geometry import area, filled
+from chronoedit.world.language import Said
 from chronoedit.world.measures import AreaMeasure
 from chronoedit.world.render import render
 from chronoedit.world.scenes import Scene
@@ -32,7 +33,7 @@ def as_an_autoencoder_shows_it(pixels: np.ndarray, sigma: float = 0.8, noise: fl
 
 @pytest.fixture(scope="module")
 def items() -> list[Item]:
-    return [replace(sample_item(seed), shaded=True) for seed in SEEDS]
+    return [sample_item(seed) for seed in SEEDS]
 
 
 def test_truth_passes_as_an_autoencoder_shows_it(items: list[Item]) -> None:
@@ -45,7 +46,7 @@ def test_truth_passes_as_an_autoencoder_shows_it(items: list[Item]) -> None:
 @pytest.mark.parametrize("how", SPOILINGS)
 def test_spoiled_targets_fail(items: list[Item], how: str) -> None:
     pictures = {item.seed: (item, picture) for item in items if (picture := spoiled(item, how)) is not None}
-    assert len(pictures) > 0.9 * len(items)
+    assert len(pictures) > 0.8 * len(items)  # a full scene has no room for another thing
     assert [seed for seed, (item, picture) in pictures.items() if score(item, picture).success] == []
 
 
@@ -53,14 +54,6 @@ def test_copying_the_input_never_passes_an_edit(items: list[Item]) -> None:
     for item in items:
         assert score(item, item.input).success == (item.subject is None), item.seed
         assert item.subject is None or not score(item, as_an_autoencoder_shows_it(item.input)).success
-
-
-def test_flat_things_are_found_too(items: list[Item]) -> None:
-    for item in (replace(item, shaded=False) for item in items[:10]):
-        for picture in (item.target, as_an_autoencoder_shows_it(item.target)):
-            seen = observe_drawn(picture, item.end)
-            assert seen.bodies.keys() == {body.id for body in item.end.bodies} and seen.surplus == 0
-            assert all(s.position_error < 0.15 and s.kind == s.body.kind for s in seen.bodies.values()), item.seed
 
 
 def test_measures_of_a_known_mistake(items: list[Item]) -> None:
@@ -77,12 +70,12 @@ def test_measures_of_a_known_mistake(items: list[Item]) -> None:
 
 
 def test_a_toppled_body_is_not_taken_for_an_upright_one(items: list[Item]) -> None:
-    item = replace(sample_item(FIRST_EVALUATION_SEED, family="any", edit="nothing"), shaded=True)
+    item = sample_item(FIRST_EVALUATION_SEED, family="any", edit="nothing")
     for kind in ("cup", "cone"):
         upright = replace(item.end.bodies[0], kind=kind)
         truth = item.end.with_body(upright)
         picture = render(truth.with_body(replace(upright, angle=np.pi / 2)), item.size)
-        sighting = observe_drawn(picture, truth).bodies[upright.id]
+        sighting = observe(picture, truth).bodies[upright.id]
         # a cone's outline is nearly that of one turned by 120 degrees: then it is its place that is wrong
         right = sighting.kind == kind and sighting.angle_error <= ANGLE_RAD and sighting.position_error <= PLACE_RADII
         assert not right
@@ -91,7 +84,7 @@ def test_a_toppled_body_is_not_taken_for_an_upright_one(items: list[Item]) -> No
 def test_only_the_bodies_asked_for(items: list[Item]) -> None:
     item = next(item for item in items if len(item.end.bodies) > 1)
     first = item.end.bodies[0].id
-    assert observe_drawn(item.target, item.end, (first,)).bodies.keys() == {first}
+    assert observe(item.target, item.end, (first,)).bodies.keys() == {first}
 
 
 def test_shadows_may_differ_on_the_ground_alone() -> None:
@@ -153,10 +146,9 @@ def test_a_measure_counts_what_is_seen() -> None:
         light=0.1,
         decoration="none",
         decoration_x=64.0,
-        shaded=True,
     )
     start, end = (State(backdrop=backdrop, bodies=(liquid(0.6, x),)) for x in (24.0, 64.0))
-    item = Item(0, 128, Glass(start, end))
+    item = Item(0, 128, Glass(start, end), Said("pour it out"))
     for share, held in ((0.6, True), (0.55, True), (0.3, False), (0.95, False)):
         picture = as_an_autoencoder_shows_it(render(end.with_body(liquid(share)), 128))
         assert score(item, picture).checks["poured"] == held, share
@@ -165,7 +157,7 @@ def test_a_measure_counts_what_is_seen() -> None:
 
 
 def test_true_reasoning_frames_have_no_error(items: list[Item]) -> None:
-    item = replace(sample_item(FIRST_EVALUATION_SEED, family="table", edit="push"), shaded=True)
+    item = sample_item(FIRST_EVALUATION_SEED, family="table", edit="push")
     frames = item.frames()
     error, seen = trajectory_error(item, np.concatenate([frames[:8], frames[-1:]]))
     assert error is not None and error < 0.1 and seen == 1
@@ -175,5 +167,5 @@ def test_true_reasoning_frames_have_no_error(items: list[Item]) -> None:
 
 def test_a_picture_that_is_not_square_is_refused() -> None:
     with pytest.raises(ValueError, match="give size size 3"):
-        observe_drawn(np.zeros((8, 9, 3), np.uint8), sample_item(0).end)
+        observe(np.zeros((8, 9, 3), np.uint8), sample_item(0).end)
     assert srgb_to_lab(np.zeros((1, 1, 3), np.uint8)).max() == 0

@@ -87,9 +87,11 @@ def test_rows_stand_side_by_side(both: tuple[Path, dict, Batching]) -> None:
     assert summary["no_reasoning"]["overall"]["success"] == summary["copy"]["overall"]["success"]
     assert summary["oracle"]["overall"]["success"] == 1
     assert summary["spoiled"]["overall"]["success"] == 0 and summary["spoiled"]["moved"]["items"] > 0
-    families = {sample_item(FIRST_EVALUATION_SEED + k).family for k in range(ITEMS)}
-    assert set(summary["model"]) == {"overall", *families}
-    assert summary["edits"]["model"]["place"]["success"] == 1
+    items = [sample_item(FIRST_EVALUATION_SEED + k) for k in range(ITEMS)]
+    assert set(summary["model"]) == {"overall", *(item.family for item in items)}
+    for key, names in (("edits", {item.edit for item in items}), ("splits", {item.split for item in items})):
+        assert summary[key]["model"].keys() == names
+        assert all(group["success"] == 1 for group in summary[key]["model"].values())
     assert summary["model"]["overall"]["interval"] == [1, 1]
     assert summary["paired"]["overall"]["difference"] == pytest.approx(1 - sum(still) / ITEMS)
     assert summary["paired"]["moving"]["items"] <= ITEMS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -18,22 +20,22 @@ def place(item: Item) -> tuple[float, float]:
 
 
 def test_the_mean_is_that_of_training_scenes() -> None:
-    found = mean_end("falling", "release", drawn=False)
+    found = mean_end("falling", "release")
     places = [place(sample_item(seed, family="falling", edit="release")) for seed in range(TRAINING_ITEMS)]
     assert found == pytest.approx(np.mean(places, axis=0))
-    assert mean_end("any", "remove", drawn=False) is None
+    assert mean_end("any", "remove") is None
 
 
 def test_the_subject_moves_and_the_truth_is_not_looked_at() -> None:
-    item = sample_item(FIRST_EVALUATION_SEED, family="table", edit="push")
+    item = replace(sample_item(FIRST_EVALUATION_SEED, family="table", edit="push"))  # with nothing drawn yet
     moved = teleported(item)
     assert not {"end", "target"} & vars(item).keys()
-    end, subject = mean_end("table", "push", drawn=False), item.start.body(item.subject or 0)
+    end, subject = mean_end("table", "push"), item.start.body(item.subject or 0)
     assert end is not None and subject is not None
     ys, xs = np.nonzero((moved != item.input).any(axis=-1))
     places = (end, (subject.x, subject.y))
     away = np.min([np.hypot(xs - x, ys - y) for x, y in places], axis=0)
-    assert len(xs) and away.max() < 1.8 * subject.size
+    assert len(xs) and away.max() < 2.2 * subject.size  # with its shadow
     assert {int(np.argmin([abs(x - place[0]) for place in places])) for x in xs} == {0, 1}
 
 

@@ -13,19 +13,39 @@ import pytest
 
 from chronoedit.world import FIRST_EVALUATION_SEED, FRAMES, SCENES, Item, sample_item
 from chronoedit.world.checks import CHECKS, gripped, overlap_radii, supported, touched
+from chronoedit.world.grammar import meant_by, references
 from chronoedit.world.language import PHRASES, say
 from chronoedit.world.physics import GRAVITY_PX_S2, ease, gap_px, resting_gap_px, simulate
 from chronoedit.world.render import id_mask, render
 from chronoedit.world.scenes.falling import DURATION_S
-from chronoedit.world.state import ARM_ID, COLOURS, KINDS, WORLD_SIZE, Arm, Backdrop, Body, State
+from chronoedit.world.splits import HARD_EDITS
+from chronoedit.world.state import ARM_ID, COLOURS, WORLD_SIZE, Arm, Backdrop, Body, State
 
 EDITS = [(family, edit) for family, scene in SCENES.items() for edit in scene.edits]
-NAMES = re.compile(rf"\b({'|'.join(COLOURS)}) ({'|'.join(KINDS)})\b")
+SIMULATED = ("falling", "toppling")  # the last digits of a simulation are the machine's
+# others may say "the traffic light turns red", which is about a lamp
+CALLED_BY_NAME = ("table", "falling", "any", "star", "tools", "resizing")
+# edits after which the subject covers the same pixels
+IN_PLACE = ("recolour", "set_light", "change_background", "release_weightless")
+# what an edit changes besides its subject: kinds of parts, or the things that it sets in motion
+ALSO_CHANGES: dict[str, frozenset[str] | None] = {
+    "pour": frozenset({"drink"}),
+    "slice": frozenset({"half"}),
+    "set_light": frozenset({"signal", "arrow_signal"}),
+    "domino": frozenset({"domino"}),
+    "remove_support": None,
+    "topple": None,
+}
 
 
 @pytest.fixture(scope="module")
 def items(property_seeds: range) -> list[Item]:
-    return [sample_item(seed) for seed in property_seeds]
+    """What seeds draw, and every edit."""
+    return [sample_item(seed) for seed in property_seeds] + [
+        sample_item(seed, family=family, edit=edit)
+        for family, edit in EDITS
+        for seed in range(max(2, len(property_seeds) // 50))
+    ]
 
 
 def standing(**changes: object) -> Body:
@@ -42,17 +62,23 @@ def room(*bodies: Body, arm: Arm | None = None) -> State:
 
 def test_same_seed_same_bytes(items: list[Item]) -> None:
     for item in items:
-        again = sample_item(item.seed)
+        again = sample_item(item.seed, family=item.family, edit=item.edit)
         assert json.dumps(again.to_json()) == json.dumps(item.to_json())
         assert again.input.tobytes() == item.input.tobytes()
         assert again.target.tobytes() == item.target.tobytes()
 
 
 def test_what_a_seed_means_stays_as_the_embedded_model_learned_it() -> None:
-    # falling scenes are left out: the last digits of a simulation are the machine's
-    drawn = [sample_item(seed, family=family).to_json() for seed in range(40) for family in ("table", "any")]
-    digest = hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()
-    assert digest == "196c1af1152ca7818d3ad6c7c49cc7e2748ad1bcd776d4331f0f038f6ee849b5"
+    families = [family for family in SCENES if family not in SIMULATED]
+    drawn = json.dumps([sample_item(seed, family=family).to_json() for family in families for seed in range(10)])
+    rounded = json.loads(drawn, parse_float=lambda text: round(float(text), 3))
+    digest = hashlib.sha256(json.dumps(rounded, sort_keys=True).encode()).hexdigest()
+    assert digest == "6ec5731995acf4df0299bc1f2c8da7637cb03d81e255ad14f3222bc9aba503c6"
+    spoken = [sample_item(seed).prompt for seed in (*range(40), *range(100_000, 100_040))]
+    assert (
+        hashlib.sha256("\n".join(spoken).encode()).hexdigest()
+        == "8d864f369ec2b7f6c451a9aa465572425b69e5785555dbf9ec0495953ba6750e"
+    )
 
 
 def test_frames_run_from_input_to_target(items: list[Item]) -> None:
@@ -64,50 +90,70 @@ def test_frames_run_from_input_to_target(items: list[Item]) -> None:
     assert np.array_equal(frames[0], items[0].input) and np.array_equal(frames[-1], items[0].target)
 
 
-def test_colours_name_objects_without_doubt(items: list[Item]) -> None:
+def test_every_body_has_an_id_of_its_own(items: list[Item]) -> None:
     for item in items:
         for state in (item.start, item.end):
-            colours = [body.colour for body in state.bodies]
-            assert len(set(colours)) == len(colours)
-            assert len({body.id for body in state.bodies}) == len(colours)
+            assert len({body.id for body in state.bodies}) == len(state.bodies)
 
 
-def test_prompts_name_objects_that_exist(items: list[Item]) -> None:
+def said_of(item: Item) -> set[int]:
+    """The bodies of the start that the instruction singles out; of words within others the longer ones count."""
+    ways = {way.text: body.id for body in item.start.bodies for way in references(item.start, body, at_end=True)}
+    found = [text for text in ways if re.search(rf"\b(?:the|that) {re.escape(text)}\b", item.prompt, re.IGNORECASE)]
+    return {ways[text] for text in found if not any(text != other and text in other for other in found)}
+
+
+def meant_in(item: Item) -> set[int]:
+    """The bodies of the start that the scene's own words are about, and those beside which they are said to be."""
+    names = {re.sub(r"^.*\bthe ", "", slot) for slot in item.words.slots.values()}
+    names |= set(re.findall(r"to the (?:left|right) of the ([\w -]+)", item.prompt))
+    return {body.id for name in names if (body := meant_by(name, item.start)) is not None}
+
+
+def test_instructions_name_their_subject_and_nobody_else(items: list[Item]) -> None:
     for item in items:
-        scene = item.end if item.edit == "add" else item.start
-        named = {" ".join(match) for match in NAMES.findall(item.prompt)}
-        assert named <= {body.name for body in scene.bodies}
-        assert bool(named) == (item.subject is not None)
-        assert "{" not in item.prompt and " a orange" not in item.prompt
+        said, meant = said_of(item), meant_in(item)
+        assert said <= meant | {item.subject} or not meant, (item.seed, item.prompt)
+        if item.family in CALLED_BY_NAME and item.subject is not None and item.start.body(item.subject) is not None:
+            assert item.subject in said, (item.seed, item.prompt)
+        assert not re.search(r"[{}]|\b[Aa] [aeiou]", item.prompt)
 
 
 def test_the_subject_changes_and_nothing_else_does(items: list[Item]) -> None:
     for item in items:
         assert item.edit_mask.any() == (item.subject is not None)
+        assert (item.start.backdrop == item.end.backdrop) == (item.edit != "change_background")
         if item.subject is None:
-            assert np.array_equal(item.input, item.target)
+            assert item.start == item.end and np.array_equal(item.input, item.target)
             continue
         before, after = item.input_ids == item.subject, item.target_ids == item.subject
         assert item.edit_mask[before | after].any()
-        assert (before != after).any() or item.edit == "recolour"
-        for body in item.start.others(item.subject):
-            assert item.end.body(body.id) == body
+        assert (before != after).any() or item.edit in IN_PLACE
+        bodies = {body.id: body for state in (item.start, item.end) for body in state.others(item.subject)}
+        changed = {body.kind for key, body in bodies.items() if item.start.body(key) != item.end.body(key)}
+        may_change = ALSO_CHANGES.get(item.edit, frozenset())
+        assert may_change is None or changed <= may_change, (item.seed, item.edit, changed)
 
 
 def test_bodies_never_overlap_by_more_than_a_pixel(items: list[Item]) -> None:
+    """Solid ones that are equally near do not, and none sinks into its ground."""
     for item in items:
         for state in (item.scene.state(k / (FRAMES - 1)) for k in range(0, FRAMES, 4)):
-            for a, b in itertools.combinations(state.bodies, 2):
-                assert gap_px(a, b) > -1, (item.seed, a.name, b.name)
-            for body in state.bodies:
-                assert max(y for _, y in body.outline()) < state.backdrop.floor_y + 1
+            solid = [body for body in state.bodies if body.look.solid]
+            grounds = {body.id: body.ground_y(state.backdrop) for body in solid}
+            for a, b in itertools.combinations(solid, 2):
+                if (a.layer, grounds[a.id]) == (b.layer, grounds[b.id]):
+                    assert gap_px(a, b) > -1, (item.seed, item.edit, a.name, b.name)
+            for body in solid:
+                assert body.span[3] < grounds[body.id] + 1, (item.seed, item.edit, body.name)
 
 
 def test_nothing_floats_at_the_end(items: list[Item]) -> None:
-    for item in items:
-        for body in item.end.bodies:
-            held = body.id in item.end.ropes or (item.edit == "pick_up" and body.id == item.subject)
-            assert held or abs(resting_gap_px(body, item.end)) < 1, (item.seed, body.name)
+    for item in (each for each in items if each.edit not in HARD_EDITS):  # in those gravity does not pull down
+        for body in (body for body in item.end.bodies if body.look.solid):
+            held = body.id in item.end.ropes or (item.end.arm is not None and gripped(item.end, body) < 0.1)
+            stands = abs(body.ground_y(item.end.backdrop) - body.span[3]) < 1
+            assert held or stands or abs(resting_gap_px(body, item.end)) < 1, (item.seed, item.edit, body.name)
 
 
 def test_targets_pass_the_checks_of_their_scene(items: list[Item]) -> None:
@@ -181,7 +227,7 @@ def test_ids_are_where_the_picture_shows_the_things() -> None:
     assert set(np.unique(ids)) == {0, ARM_ID, body.id}
     inner = ids == body.id
     assert abs(np.count_nonzero(inner) - 400) < 45
-    assert np.array_equal(picture[90, 60], COLOURS["red"]) and ids[90, 60] == body.id
+    assert np.abs(picture[90, 60].astype(int) - COLOURS["red"]).max() <= 5 and ids[90, 60] == body.id
     assert ids[0, 30] == ARM_ID and ids[100:].max() == 0
 
 

@@ -26,7 +26,7 @@ SMALL, LARGE = {"small", "smaller", "smallest"}, {"larger", "bigger", "largest",
 
 @pytest.fixture(scope="module")
 def items(property_seeds: range) -> list[Item]:
-    """Items of the drawn world, 200 at least, and every edit among them."""
+    """200 items at least, and every edit among them."""
     per_edit = max(2, len(property_seeds) // 10, -(-200 // len(EDITS)))
     return [
         sample_item(seed, family=family, edit=edit, split=BY_TURNS)
@@ -230,11 +230,6 @@ def test_ways_have_the_slots_of_their_phrasings() -> None:
     for edit, way in WAYS.items():
         assert edit in PHRASES
         assert len(way.split()) <= 32
-
-
-def test_a_flat_item_has_a_long_prompt_too() -> None:
-    for seed in range(20):
-        assert MIN_WORDS <= len(sample_item(seed).long_prompt.split()) <= MAX_WORDS
 
 
 def test_kinds_of_the_first_families_have_nouns_of_their_own() -> None:

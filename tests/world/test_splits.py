@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from chronoedit.world import FIRST_EVALUATION_SEED, SCENES, Item, sample_item
-from chronoedit.world.edition import DRAWN_MIX
-from chronoedit.world.language import PHRASES
+from chronoedit.world.language import PHRASES, Said
+from chronoedit.world.scenes import MIX
 from chronoedit.world.splits import (
     ALL_COMBINATIONS,
     BENCHMARK,
@@ -99,7 +100,6 @@ def test_every_edit_has_items_of_every_split(family: str, edit: str) -> None:
         item = sample_item(1, family=family, edit=edit, split=split)
         assert item.split == split and (item.family, item.edit) == (family, edit)
         assert unseen_in(item) == (() if split == IN_DISTRIBUTION else (split,))
-        assert item.words is not None
         assert (item.words.template in held_out_phrasings(edit)) == (split == PHRASING)
 
 
@@ -128,7 +128,7 @@ def test_the_benchmark_has_fixed_shares_of_the_splits() -> None:
     assert turns == {IN_DISTRIBUTION: 250, COMBINATION: 100, PHRASING: 100, COUNT: 100, HARD: 50}
     items = [sample_item(FIRST_EVALUATION_SEED + k, split=BY_TURNS) for k in range(60)]
     assert [item.split for item in items] == [BENCHMARK[k % len(BENCHMARK)] for k in range(60)]
-    assert {item.family for item in items} >= {family for family, weight in DRAWN_MIX.items() if weight >= 0.2}
+    assert {item.family for item in items} >= {family for family, weight in MIX.items() if weight >= 0.2}
 
 
 def test_who_names_the_family_the_edit_or_the_split_gets_the_same_item() -> None:
@@ -147,11 +147,19 @@ def test_an_edit_without_a_split_is_in_distribution_when_its_turn_comes() -> Non
     assert sample_item(3, family="toppling", edit="release_sideways", split=BY_TURNS).split == HARD
 
 
-def test_a_flat_item_has_no_split() -> None:
-    item = sample_item(3, family="table")
-    assert item.split is None and "split" not in item.to_json()
-    drawn = sample_item(3, family="table", split=IN_DISTRIBUTION).to_json()
-    assert drawn["split"] == IN_DISTRIBUTION and drawn["long_prompt"].startswith("The user wants to ")
+def test_without_a_split_seeds_draw_by_turns() -> None:
+    for seed in (3, FIRST_EVALUATION_SEED + 1):
+        item = sample_item(seed, family="table").to_json()
+        assert item == sample_item(seed, family="table", split=BY_TURNS).to_json()
+        assert item["split"] == split_of_seed(seed, FIRST_EVALUATION_SEED)
+        assert item["long_prompt"].startswith("The user wants to ")
+
+
+def test_an_item_with_two_things_unseen_has_no_split() -> None:
+    item = sample_item(1, family="table", edit="push", split=COMBINATION)
+    template = min(held_out_phrasings("push"))
+    with pytest.raises(ValueError, match="held-out combination, held-out phrasing"):
+        _ = replace(item, words=Said(str(item.words), template)).split
 
 
 def test_an_unknown_split_lists_the_choices() -> None:

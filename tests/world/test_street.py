@@ -17,6 +17,7 @@ from chronoedit.world.drawing import Light
 from chronoedit.world.kinds.street import LAMP_Y
 from chronoedit.world.kinds.street_cars import CARS, MODELS, coachwork
 from chronoedit.world.kinds.street_people import CYCLE, feet
+from chronoedit.world.language import PHRASES
 from chronoedit.world.physics import gap_px
 from chronoedit.world.places.street import stop_line_x
 from chronoedit.world.scenes.street import Street
@@ -185,10 +186,15 @@ def test_models_mix_one_by_one() -> None:
 
 def test_the_published_examples_can_be_said() -> None:
     assert {"black", "red"} <= set(CAR_COLOURS)
-    prompts = [sample_item(seed, family="street", edit=edit).prompt for seed in range(120) for edit in Street.edits]
-    assert "change the traffic light to red" in prompts
-    assert "make the pedestrian move to the center of the crosswalk" in prompts
-    assert any(each.startswith("replace the ") and " sedan with a " in each for each in prompts)
+    slots = {
+        edit: [sample_item(seed, family="street", edit=edit).words.slots for seed in range(120)]
+        for edit in Street.edits
+    }
+    assert "change the traffic light to {colour}" in PHRASES["set_light"] and {"colour": "red"} in slots["set_light"]
+    assert "make {a} move to the center of the crosswalk" in PHRASES["cross"]
+    assert {"a": "the pedestrian"} in slots["cross"]
+    assert "replace the {a} with a {b}" in PHRASES["replace_car"]
+    assert any(each["a"].endswith("sedan") and each["b"].endswith("SUV") for each in slots["replace_car"])
 
 
 def blurred(picture: np.ndarray) -> np.ndarray:

@@ -16,10 +16,8 @@ import numpy as np
 from chronoedit.ledger import Ledger, claim
 from chronoedit.media import atomic_path, save_video
 from chronoedit.world import FIRST_EVALUATION_SEED, SCENES, WORLD_SIZE, Item, sample_item
-from chronoedit.world.edition import DRAWN
 
-COLUMNS = ("key", "video", "prompt")
-DRAWN_COLUMNS = ("long_prompt", "split")  # that items of the drawn world have besides
+COLUMNS = ("key", "video", "prompt", "long_prompt", "split")
 Report = Callable[[int, int], None]
 
 
@@ -73,21 +71,17 @@ def export_world(export: Export, folder: Path, report: Report | None = None) -> 
         if key not in ledger or not (folder / video).is_file():
             item = sample_item(export.first_seed + index, family=export.family, size=export.size_px)
             save_video(_frames(item, clip=export.is_clip(index)), folder / video)
-            ledger.append(key, {"video": video.as_posix(), "prompt": item.prompt, **_of_drawn(item)})
+            words = {"prompt": item.prompt, "long_prompt": item.long_prompt, "split": item.split}
+            ledger.append(key, {"video": video.as_posix(), **words})
         if report is not None:
             report(index + 1, export.count)
     path = folder / "metadata.csv"
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         records = sorted(ledger.records(), key=lambda record: record["key"])
-        drawn = all(name in record for record in records for name in DRAWN_COLUMNS)
-        writer = csv.DictWriter(file, (*COLUMNS, *DRAWN_COLUMNS) if drawn else COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
     return path
-
-
-def _of_drawn(item: Item) -> dict[str, str]:
-    return {} if item.split is None else {"long_prompt": item.long_prompt, "split": item.split}
 
 
 def _frames(item: Item, *, clip: bool) -> np.ndarray:
@@ -97,6 +91,5 @@ def _frames(item: Item, *, clip: bool) -> np.ndarray:
 def _claim(folder: Path, export: Export) -> None:
     mine = {name: value for name, value in asdict(export).items() if name != "count"}
     mine["scenes"] = export.scenes or None  # which a folder without such scenes need not say
-    if DRAWN:
-        mine["world"] = "drawn"
+    mine["world"] = "drawn"  # which scenes a seed means: a folder of others is another export
     claim(folder / "export.json", mine, "another export")

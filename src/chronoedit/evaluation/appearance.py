@@ -1,4 +1,4 @@
-"""Finding the things of a drawn scene in a picture by how they look, shaded, textured and made of parts as they are.
+"""Finding the things of a known scene in a picture by how they look, shaded, textured and made of parts as they are.
 
 Each body of the true state is drawn, and looked for where it should be and up to REACH_RADII around. What the picture
 shows elsewhere must be the rest of the truth; soft shadows may be a little lighter or darker than they should.
@@ -7,7 +7,7 @@ shows elsewhere must be the rest of the truth; soft shadows may be a little ligh
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,6 @@ from chronoedit.world.state import ARM_ID, WORLD_SIZE, Arm, Body, State
 
 from .colour import delta_e, srgb_to_lab
 from .morphology import components, dilate, erode, opened
-from .observe import Observation, Sighting
 from .template import CAP_DE, Template, shifted
 
 REACH_RADII = 1.5
@@ -39,6 +38,40 @@ PALETTE = 16  # colours that stand for a thing's look
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Sighting:
+    """One expected body as it is seen: `body` is the true one moved to where it was found (world px)."""
+
+    body: Body
+    mask: np.ndarray  # bool H W
+    position_error: float  # radii
+    angle_error: float  # radians
+    area_ratio: float  # seen area / true visible area
+    delta_e: float  # of its inner pixels' median colour to its albedo
+    kind: str | None  # whose outline fits best, if any does
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Observation:
+    """What a picture shows of a scene: bodies by id, pieces that should not be there, and the arm."""
+
+    truth: State
+    bodies: dict[int, Sighting]
+    surplus: int
+    arm: Arm | None
+    arm_error_px: float  # world px; infinite when an expected arm is not seen
+    explained: np.ndarray  # bool H W: within 2 px of a thing that was found
+    lab: np.ndarray  # the picture, H W 3
+    backdrop_lab: np.ndarray  # the empty scene, H W 3
+    ground: np.ndarray  # bool H W: where shadows fall, which need not be exact
+
+    @property
+    def state(self) -> State:
+        """The scene as seen, for the checks of physics."""
+        bodies = tuple(self.bodies[b.id].body for b in self.truth.bodies if b.id in self.bodies)
+        return replace(self.truth, bodies=bodies, arm=self.arm)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Scene:
     """The truth as drawn at the picture's size, and the picture."""
 
@@ -47,6 +80,7 @@ class _Scene:
     lab: np.ndarray
     truth_lab: np.ndarray
     ids: np.ndarray
+    also: Sequence[str]
 
     def drawn(self, state: State) -> np.ndarray:
         return srgb_to_lab(render(state, self.size))
@@ -60,8 +94,12 @@ class _Scene:
         return max(1, round(self.scale))
 
 
-def observe_drawn(picture: np.ndarray, truth: State, only: Collection[int] | None = None) -> Observation:
+def observe(
+    picture: np.ndarray, truth: State, only: Collection[int] | None = None, also: Sequence[str] = ()
+) -> Observation:
     """Look for the bodies of `truth`, or for those with the ids `only`, in a picture, uint8 size size 3.
+
+    A body is seen as one of the kinds of its group, or of the kinds `also`.
 
     Raises ValueError when the picture is not square uint8 RGB.
     """
@@ -74,6 +112,7 @@ def observe_drawn(picture: np.ndarray, truth: State, only: Collection[int] | Non
         lab=srgb_to_lab(picture),
         truth_lab=srgb_to_lab(render(truth, size)),
         ids=id_mask(truth, size),
+        also=also,
     )
     arm, arm_error_px, arm_mask = _find_arm(scene)
     bodies, right = {}, [arm_mask]
@@ -209,7 +248,7 @@ def _likeness(scene: _Scene, true: Body, seen: Body, region: np.ndarray, there: 
             _mean_off(scene, scene.drawn(scene.truth.with_body(replace(at, kind=name))), region)
             for at in dict.fromkeys((true, seen))
         )
-        for name in group
+        for name in dict.fromkeys((*group, *scene.also))
         if name != seen.kind
     }
     best = min(costs, key=lambda name: costs[name], default=None)
@@ -239,6 +278,34 @@ def _looks_right(scene: _Scene, there: Template) -> bool:
     return int(np.count_nonzero(wrong)) <= (1 - RIGHT_SHARE) * area and largest <= WRONG_PIECE * area
 
 
+def _arm_shift(scene: _Scene, template: Template) -> tuple[int, int]:
+    """The arm's shift in px.
+
+    It has a pattern that repeats, and hangs from above the picture: what a higher one loses at the top may be amiss or
+    not. The arm is drawn at both places, and the one that the picture shows counts.
+    """
+    found = dict.fromkeys(
+        each.find(scene.lab, ARM_REACH_PX * scene.scale, 2 * scene.unit)
+        for each in (template, replace(template, beyond_de=0.0))
+    )
+    if len(found) == 1:
+        return next(iter(found))
+    region = np.any([template.mask, *(shifted(template.mask, *shift) for shift in found)], axis=0)
+    near = dilate(region, 2 * scene.unit)
+
+    def off(shift: tuple[int, int]) -> float:
+        state = replace(scene.truth, arm=_moved_arm(scene, *shift))
+        return _mean_off(scene, scene.drawn(state), near)
+
+    return min(found, key=off)
+
+
+def _moved_arm(scene: _Scene, dx: int, dy: int) -> Arm:
+    arm = scene.truth.arm
+    assert arm is not None
+    return replace(arm, x=arm.x + dx / scene.scale, y=arm.y + dy / scene.scale)
+
+
 def _find_arm(scene: _Scene) -> tuple[Arm | None, float, np.ndarray]:
     """The arm as seen, its error in world px (infinite when it is not there), and its pixels."""
     mask, true_arm = scene.ids == ARM_ID, scene.truth.arm
@@ -246,12 +313,12 @@ def _find_arm(scene: _Scene) -> tuple[Arm | None, float, np.ndarray]:
     if true_arm is None:
         return None, 0.0, nowhere
     template = Template(scene.truth_lab, mask, scene.drawn(replace(scene.truth, arm=None)))
-    dx, dy = template.find(scene.lab, ARM_REACH_PX * scene.scale, 2 * scene.unit)
+    dx, dy = _arm_shift(scene, template)
     there = shifted(mask, dx, dy)
     right = delta_e(scene.lab, shifted(template.look, dx, dy)) < RIGHT_DE
     if not there.any() or right[there].mean() < ARM_SHARE:
         return None, math.inf, nowhere
-    arm = replace(true_arm, x=true_arm.x + dx / scene.scale, y=true_arm.y + dy / scene.scale)
+    arm = _moved_arm(scene, dx, dy)
     # drawn anew rather than shifted: a lower arm hangs from a longer column
     alone = State(backdrop=scene.truth.backdrop, bodies=(), arm=arm)
     return arm, math.hypot(dx, dy) / scene.scale, id_mask(alone, scene.size) == ARM_ID

@@ -27,11 +27,6 @@ def srgb_to_lab(pixels: np.ndarray) -> np.ndarray:
     return lab.astype(np.float32)
 
 
-def colour_lab(colour: tuple[int, int, int]) -> np.ndarray:
-    """L*a*b* of one sRGB colour: float32 of shape 3."""
-    return srgb_to_lab(np.array(colour, dtype=np.uint8))
-
-
 def delta_e(lab_a: np.ndarray, lab_b: np.ndarray) -> np.ndarray:
     """ΔE*ab between two L*a*b* arrays `... 3` that broadcast: `...`; about 2 is just noticeable (CIE 1976)."""
     difference = lab_a - lab_b

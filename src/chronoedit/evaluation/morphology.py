@@ -1,4 +1,4 @@
-"""Small operations on bool masks `H W`: dilate, erode, open, connected components, centroid, overlap."""
+"""Small operations on bool masks `H W`: dilate, erode, open, connected components, overlap."""
 
 from __future__ import annotations
 
@@ -60,29 +60,7 @@ def _labels(mask: np.ndarray) -> np.ndarray:
     return labels
 
 
-def centroid(mask: np.ndarray) -> tuple[float, float]:
-    """(x, y) in px of a mask that is not empty; the centre of the first pixel is (0.5, 0.5)."""
-    ys, xs = np.nonzero(mask)
-    return float(xs.mean()) + 0.5, float(ys.mean()) + 0.5
-
-
 def iou(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two masks; 1 when both are empty."""
     union = int(np.count_nonzero(a | b))
     return 1.0 if union == 0 else int(np.count_nonzero(a & b)) / union
-
-
-def best_shift(template: np.ndarray, mask: np.ndarray) -> tuple[int, int, float]:
-    """Shift (dx, dy) in px of `template` that covers most of `mask`, and the share of the template that then does.
-
-    Of equal shifts the shortest counts.
-    """
-    height, width = mask.shape
-    shape = (2 * height, 2 * width)
-    spectrum = np.fft.rfft2(mask.astype(float), shape) * np.conj(np.fft.rfft2(template.astype(float), shape))
-    overlap = np.round(np.fft.irfft2(spectrum, shape))
-    dy, dx = np.indices(shape)
-    dy, dx = np.where(dy < height, dy, dy - shape[0]), np.where(dx < width, dx, dx - shape[1])
-    score = overlap - 1e-3 * np.hypot(dx, dy)
-    best = np.unravel_index(int(score.argmax()), shape)
-    return int(dx[best]), int(dy[best]), float(overlap[best]) / max(1, int(np.count_nonzero(template)))

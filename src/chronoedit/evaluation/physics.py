@@ -18,10 +18,9 @@ from chronoedit.world.measures import AreaMeasure
 from chronoedit.world.render import id_mask
 from chronoedit.world.state import WORLD_SIZE
 
-from .appearance import observe_drawn, unlike
+from .appearance import Observation, Sighting, observe, unlike
 from .colour import delta_e, psnr_db, srgb_to_lab
 from .morphology import components, dilate, iou, opened
-from .observe import Observation, Sighting, observe
 
 PLACE_RADII = 0.5
 ANGLE_RAD = math.radians(25)
@@ -33,7 +32,7 @@ ARM_PX = 8.0  # where the arm ends after it has let go is a matter of taste; "gr
 STILL_ARM_PX = 3.0
 CHANGE_IOU = 0.4
 CHANGED_DE = 20.0
-FAINT_DE = 10.0  # what counts as a change in a drawn scene whose edit changes little: half of what it does, but no less
+FAINT_DE = 10.0  # what counts as a change where the edit changes little: half of what it does, but no less
 OUTSIDE_DE = 6.0
 OUTSIDE_PSNR_DB = 20.0
 PIECE_RADII2 = 0.6  # area of a piece that is wrong, in squared radii of the smallest body: a fifth of a ball
@@ -78,7 +77,7 @@ def score(item: Item, edited: np.ndarray, trajectory: np.ndarray | None = None) 
     """
     if edited.shape != (item.size, item.size, 3):
         raise ValueError(f"the edited picture is {edited.shape}; seed {item.seed} needs {(item.size, item.size, 3)}")
-    seen = observe_drawn(edited, item.end) if item.drawn else observe(edited, item.end)
+    seen = observe(edited, item.end)
     sightings = list(seen.bodies.values())
     target_lab = srgb_to_lab(item.target)
     change_iou = _change_iou(item, seen.lab, target_lab)
@@ -125,8 +124,7 @@ def trajectory_error(item: Item, frames: np.ndarray) -> tuple[float | None, floa
         subject = truth.body(item.subject) if item.subject is not None else None
         if subject is None or not (id_mask(truth, item.size) == subject.id).any():
             continue
-        shown = observe_drawn(frames[index], truth, (subject.id,)) if item.drawn else observe(frames[index], truth)
-        sighting = shown.bodies.get(subject.id)
+        sighting = observe(frames[index], truth, (subject.id,)).bodies.get(subject.id)
         errors.append(math.nan if sighting is None else sighting.position_error)
     if not errors:
         return None, None
@@ -176,12 +174,12 @@ def _change_iou(item: Item, lab: np.ndarray, target_lab: np.ndarray) -> float:
     """IoU of what differs from the input in the edited picture and in the true one; 1 when neither differs."""
     before = srgb_to_lab(item.input)
     threshold = CHANGED_DE
-    if item.drawn and item.edit_mask.any():
+    if item.edit_mask.any():
         true_change = float(np.median(delta_e(target_lab, before)[item.edit_mask]))
         threshold = min(CHANGED_DE, max(FAINT_DE, true_change / 2))
     raw = [delta_e(other, before) > threshold for other in (lab, target_lab)]
     changed, truly = (opened(mask, _unit(item)) for mask in raw)
-    if item.drawn and raw[1].any() and not truly.any():
+    if raw[1].any() and not truly.any():
         changed, truly = raw  # all that changes is thin
     if not truly.any():
         return 1.0 if _largest_px(changed) < _piece_px(item) else 0.0

@@ -21,7 +21,6 @@ from chronoedit.ledger import Ledger, claim, locked
 from chronoedit.media import atomic_path, save_image
 from chronoedit.request import EditRequest, ImageEditor, parse_step_cache
 from chronoedit.world import FIRST_EVALUATION_SEED, FRAMES, SCENES, WORLD_SIZE, Item, sample_item
-from chronoedit.world.edition import DRAWN
 from chronoedit.world.splits import FLAGS
 
 from .attempts import Attempt, External, attempts, pixels_of
@@ -42,6 +41,7 @@ STRIP_FRAMES = 6  # of the reasoning frames, kept as a picture
 
 WorldEditor = ImageEditor | External
 Report = Callable[[int, int], None]
+WORLD = "drawn"  # which scenes a seed means: a folder of others is another run
 BASELINES = ("copy", "teleport")
 """The rows that need no editor; "oracle" stands beside them where there is an autoencoder."""
 
@@ -50,9 +50,9 @@ BASELINES = ("copy", "teleport")
 class WorldRun:
     """What is measured: `items` items from `first_seed` on, each edited with its own seed as the noise's.
 
-    With a `family` all are of that one; else each seed draws its own. With a `split`, a name in FLAGS, they are
-    of the drawn world, and of that split; without one, of the world that `DRAWN` says. `scenes` are the hashes of the
-    files that families beside the package's own come from, by family.
+    With a `family` all are of that one; else each seed draws its own. With a `split`, a name in FLAGS, they are of that
+    one; else of each in turn. `scenes` are the hashes of the files that families beside the package's own come from, by
+    family.
     `reasoning` is "off", "on" or "both"; with "both" the row "model" reasons and "no_reasoning" does not.
     `trajectory` scores the reasoning frames too. Steps and guidance of None are the model's own. `model` identifies
     the editor (name, hash), so that one folder never mixes two. Raises ValueError for what cannot be run.
@@ -102,7 +102,7 @@ class WorldRun:
         """What must agree between the runs that share a folder: all but how many items, and how many at once."""
         given = {name: value for name, value in asdict(self).items() if name not in ("items", "batch_size")}
         given["scenes"] = self.scenes or None  # which a folder without such scenes need not say
-        return {**given, "world": "drawn" if DRAWN or self.split is not None else "flat", "baselines": list(BASELINES)}
+        return {**given, "world": WORLD, "baselines": list(BASELINES)}
 
     def drawing(self, seed: int) -> dict[str, Any]:
         """The arguments that `sample_item` draws an item with."""

@@ -18,6 +18,7 @@ from .colour import delta_e, srgb_to_lab
 
 DRAWS = 40
 FAR_DE = 30.0  # a colour that is closer than this might pass for the body's own
+CLEAR_DE = 20.0  # a twin that differs less from what is behind it cannot be told from it
 
 
 def spoiled(item: Item, how: str) -> np.ndarray | None:
@@ -54,8 +55,6 @@ def _moved(rng: np.random.Generator, state: State, body: Body) -> State | None:
 def _recoloured(rng: np.random.Generator, state: State, body: Body) -> State | None:
     used = {other.colour for other in state.bodies}
     free = [colour for colour in COLOURS if colour not in used]
-    if not state.backdrop.shaded:
-        return state.with_body(replace(body, albedo=COLOURS[str(rng.choice(free))]))
     for albedo in (*(COLOURS[str(colour)] for colour in rng.permutation(free)), turned_hue(body.albedo, 0.5)):
         spoilt = state.with_body(replace(body, albedo=albedo))
         if _difference(state, spoilt, body) > FAR_DE:
@@ -64,8 +63,8 @@ def _recoloured(rng: np.random.Generator, state: State, body: Body) -> State | N
 
 
 def _difference(state: State, spoilt: State, body: Body) -> float:
-    """Median ΔE at the pixels of a body; 0 when none is to be seen."""
-    where = id_mask(state) == body.id
+    """Median ΔE at the pixels of a body of `spoilt`; 0 when none is to be seen."""
+    where = id_mask(spoilt) == body.id
     if not where.any():
         return 0.0
     return float(np.median(delta_e(*(srgb_to_lab(render(each)[where]) for each in (state, spoilt)))))
@@ -76,14 +75,14 @@ def _missing(_rng: np.random.Generator, state: State, body: Body) -> State:
 
 
 def _doubled(rng: np.random.Generator, state: State, body: Body) -> State | None:
-    """A second one at least a diameter away from every body."""
+    """A second one at least a diameter away from every body, before what does not look like it."""
     for _ in range(DRAWS):
         twin = replace(
             body, id=max(b.id for b in state.bodies) + 1, x=rng.uniform(0, WORLD_SIZE), y=rng.uniform(20, 110)
         )
         apart = all(math.hypot(twin.x - b.x, twin.y - b.y) > 2 * max(twin.size, b.size) for b in state.bodies)
-        if apart and _inside(twin):
-            return state.with_body(twin)
+        if apart and _inside(twin) and _difference(state, spoilt := state.with_body(twin), twin) > CLEAR_DE:
+            return spoilt
     return None
 
 

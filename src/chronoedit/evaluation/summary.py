@@ -23,7 +23,9 @@ MEASURES = (
     "trajectory_error",
     "trajectory_seen",
 )
-MOVING_FAMILIES = ("table", "falling")
+MOVING_FAMILIES = ("table", "falling", "street", "kitchen", "tools", "toppling")
+"""Families whose edits are things that move or act on each other; the others' change what a thing looks like."""
+
 ROW_TITLES = {
     "model": "model",
     "no_reasoning": "model, no reasoning",
@@ -40,7 +42,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
 
     A key for each row of the records ("model", "copy", "oracle", …) holds "overall" and each family, where "failed"
     counts the items without a picture; "spoiled" holds "overall" and each way of spoiling; "edits" holds each row by
-    edit, and "splits", where items have one, by split; "paired", where the run has the row "no_reasoning", the success
+    edit, and "splits" by split; "paired", where the run has the row "no_reasoning", the success
     of "model" less that of "no_reasoning". Raises ValueError without records.
     """
     if not records:
@@ -52,9 +54,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
         summary[row] = {"overall": of_row(records), **grouped(records, "family", of_row)}
     summary["spoiled"] = _of_spoiled(records)
     summary["edits"] = {row: grouped(records, "edit", partial(_of_row, row=row)) for row in rows}
-    in_splits = [record for record in records if record.get("split") is not None]
-    if in_splits:
-        summary["splits"] = {row: grouped(in_splits, "split", partial(_of_row, row=row)) for row in rows}
+    summary["splits"] = {row: grouped(records, "split", partial(_of_row, row=row)) for row in rows}
     if "no_reasoning" in rows:
         summary["paired"] = compare(records, records, "model", "no_reasoning")
     return summary

@@ -12,7 +12,6 @@ import numpy as np
 
 from chronoedit.world import Item, sample_item
 from chronoedit.world.render import render
-from chronoedit.world.splits import BY_TURNS
 
 TRAINING_ITEMS = 16
 
@@ -24,20 +23,16 @@ def teleported(item: Item) -> np.ndarray:
     away.
     """
     body = None if item.subject is None else item.start.body(item.subject)
-    end = None if body is None else mean_end(item.family, item.edit, drawn=item.words is not None)
+    end = None if body is None else mean_end(item.family, item.edit)
     if body is None or end is None:
         return item.input
     return render(item.start.with_body(replace(body, x=end[0], y=end[1])), item.size)
 
 
 @cache
-def mean_end(family: str, edit: str, *, drawn: bool) -> tuple[float, float] | None:
-    """Mean centre, in world px, of the subject after this edit in 16 training scenes; None where it is in none.
-
-    `drawn` takes them from the drawn world, in distribution where it has such an edit there.
-    """
-    split = BY_TURNS if drawn else None
-    items = [sample_item(seed, family=family, edit=edit, split=split) for seed in range(TRAINING_ITEMS)]
+def mean_end(family: str, edit: str) -> tuple[float, float] | None:
+    """Mean centre, in world px, of the subject after this edit in 16 training scenes; None where it is in none."""
+    items = [sample_item(seed, family=family, edit=edit) for seed in range(TRAINING_ITEMS)]
     ends = [item.end.body(item.subject) for item in items if item.subject is not None]
     places = [(body.x, body.y) for body in ends if body is not None]
     if not places:

@@ -17,11 +17,15 @@ LAZINESS = 1.0  # ΔE by which a place at the edge of the search must fit better
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """A thing as it is drawn: `look` (H W 3, L*a*b*) where `mask` is, and `behind` (H W 3): the picture without it."""
+    """A thing as it is drawn: `look` (H W 3, L*a*b*) where `mask` is, and `behind` (H W 3): the picture without it.
+
+    `beyond_de` is how wrong its pixels are that leave the picture.
+    """
 
     look: np.ndarray
     mask: np.ndarray
     behind: np.ndarray
+    beyond_de: float = CAP_DE
 
     def ring(self, width_px: int) -> np.ndarray:
         """The pixels just outside, bool H W."""
@@ -51,7 +55,8 @@ class Template:
     def _costs(self, lab: np.ndarray, inner: np.ndarray, outer: np.ndarray, shifts: np.ndarray) -> np.ndarray:
         """Mean capped ΔE at each shift (n 2): over the thing's pixels and its ring's, each as heavy as it is large."""
         seen, there = _at(lab, inner, shifts)
-        inside = np.where(there, np.minimum(delta_e(seen, self.look[inner[:, 1], inner[:, 0]]), CAP_DE), CAP_DE)
+        off = np.minimum(delta_e(seen, self.look[inner[:, 1], inner[:, 0]]), CAP_DE)
+        inside = np.where(there, off, self.beyond_de)
         seen, there = _at(lab, outer, shifts)
         behind, _ = _at(self.behind, outer, shifts)
         outside = np.where(there, np.minimum(delta_e(seen, behind), CAP_DE), 0.0)

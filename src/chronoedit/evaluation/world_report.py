@@ -52,9 +52,8 @@ def write_report(summary: Mapping[str, Any], records: Sequence[Record], folder: 
     page.heading("Success by family")
     page.text(f"{ROW_NOTES} {INTERVALS}")
     _group_table(page, {row: summary[row] for row in rows})
-    if "splits" in summary:
-        page.heading("Success by split")
-        _group_table(page, summary["splits"])
+    page.heading("Success by split")
+    _group_table(page, summary["splits"])
     page.heading("Success by edit")
     _group_table(page, summary["edits"])
     if "paired" in summary:

@@ -120,7 +120,7 @@ def _filled_up(needed: Sequence[str], spare: Sequence[str]) -> list[str]:
 
 def _wanted(rng: np.random.Generator, item: Item) -> str:
     """What the user wants to do: the item's own phrasing, or one that is an order where that is none."""
-    said = item.said
+    said = item.words
     template = said.template
     if mood(template) not in ("order", "let"):
         ordering = [each for each in phrasings(item.edit, held_out=False) if mood(each) in ("order", "let")]
@@ -135,7 +135,7 @@ def _way(facts: _Facts) -> list[str]:
     item = facts.item
     before, after = facts.subject
     if item.edit in WAYS:
-        return [corrected(WAYS[item.edit].format_map(item.said.slots))]
+        return [corrected(WAYS[item.edit].format_map(item.words.slots))]
     lead = ["The robot arm does the work."] if facts.arm_moves else []
     if before is None and after is None:
         return [*lead, "Nothing is to change."]
@@ -233,7 +233,7 @@ def _rest(state: State, body: Body) -> str:
 def _frame_of(facts: _Facts) -> list[str]:
     light = facts.item.start.backdrop.light
     sentences = ["The background and the light do not change."] if facts.backdrop_stays else []
-    if abs(light) > 0.03 and facts.backdrop_stays and facts.item.start.backdrop.shaded:
+    if abs(light) > 0.03 and facts.backdrop_stays:
         sentences.append(f"The light comes from the {'left' if light < 0 else 'right'}, as before.")
     return sentences
 

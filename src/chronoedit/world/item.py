@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from .captions import long_prompt
-from .edition import DRAWN, DRAWN_MIX, MIX
 from .grammar import speak
 from .language import Said
 from .render import id_mask, render
-from .scenes import FRAMES, SCENES, Scene
-from .scenes.crowded import CROWDED
-from .splits import BY_TURNS, HARD, IN_DISTRIBUTION, PHRASING, SPLITS, can_have, phrasings, split_of, split_of_seed
+from .scenes import FRAMES, MIX, SCENES, Scene
+from .splits import (
+    BY_TURNS,
+    HARD,
+    IN_DISTRIBUTION,
+    PHRASING,
+    SPLITS,
+    can_have,
+    phrasings,
+    split_of,
+    split_of_seed,
+    unseen_in,
+)
 from .state import WORLD_SIZE, State
 
 FIRST_EVALUATION_SEED = 100_000
@@ -26,22 +34,18 @@ MAX_DRAWS = 200
 class Item:
     """A scene with its edit, drawn at `size` px; pictures are uint8 size size 3, masks are size size.
 
-    `shaded` draws it with light and shadow, or flat; None as its family does. `words` is the instruction where the
-    grammar has said it; None where the scene's own words stand.
+    `words` is the instruction, with the phrasing that it is made from and what stands in its slots: what the grammar
+    has made of the scene's own.
     """
 
     seed: int
     size: int
     scene: Scene
-    shaded: bool | None = None
-    words: Said | None = None
+    words: Said
 
     def state(self, t: float) -> State:
         """The scene at time t in [0, 1] of the edit."""
-        state = self.scene.state(t)
-        if self.shaded is None or self.shaded == state.backdrop.shaded:
-            return state
-        return replace(state, backdrop=replace(state.backdrop, shaded=self.shaded))
+        return self.scene.state(t)
 
     @property
     def family(self) -> str:
@@ -53,19 +57,7 @@ class Item:
 
     @property
     def prompt(self) -> str:
-        return str(self.scene.prompt if self.words is None else self.words)
-
-    @property
-    def said(self) -> Said:
-        """The instruction with the phrasing that it is made from.
-
-        Raises TypeError where the scene made it without `language.say`.
-        """
-        if self.words is not None:
-            return self.words
-        if not isinstance(self.scene.prompt, Said):
-            raise TypeError(f"the prompt of a {self.family} scene is a plain string; make it with `language.say`")
-        return self.scene.prompt
+        return str(self.words)
 
     @cached_property
     def long_prompt(self) -> str:
@@ -73,19 +65,20 @@ class Item:
         return long_prompt(self)
 
     @cached_property
-    def split(self) -> str | None:
-        """Its split; None for an item of the flat world, which has none."""
-        return None if self.words is None else split_of(self)
+    def split(self) -> str:
+        """Its split, one of SPLITS.
+
+        Raises ValueError where more than one thing is unseen in it, which no seed draws.
+        """
+        split = split_of(self)
+        if split is None:
+            raise ValueError(f"an item is of one split; in this one are unseen: {', '.join(unseen_in(self))}")
+        return split
 
     @property
     def subject(self) -> int | None:
         """Id of the body that the edit is about; None when nothing is to change."""
         return self.scene.subject
-
-    @property
-    def drawn(self) -> bool:
-        """Whether it is shaded: things are then found by how they look, else by their colour and outline."""
-        return self.start.backdrop.shaded
 
     @cached_property
     def start(self) -> State:
@@ -131,7 +124,8 @@ class Item:
             "family": self.family,
             "edit": self.edit,
             "prompt": self.prompt,
-            **({} if self.words is None else {"long_prompt": self.long_prompt, "split": self.split}),
+            "long_prompt": self.long_prompt,
+            "split": self.split,
             "subject": self.subject,
             "checks": list(self.scene.checks),
             "start": self.start.to_json(),
@@ -149,28 +143,31 @@ def sample_item(
 ) -> Item:
     """Draw the item of a seed.
 
-    Without `family` the seed draws that too. Seeds from FIRST_EVALUATION_SEED up are for evaluation only. The drawn
-    world has a `split` (one of SPLITS, or BY_TURNS): without one, as by turns, training seeds draw in distribution and
-    the others from each split in turn, if the family and edit have it. To ask for a split is to ask for that world.
+    Without `family` the seed draws that too. Seeds from FIRST_EVALUATION_SEED up are for evaluation only. An item is of
+    a `split`, one of SPLITS; without one, or with BY_TURNS, training seeds draw in distribution and the others from
+    each split in turn, if the family and edit have it.
+
+    What is drawn depends on the seed, the family, the edit and the split alone: whoever names the family, or the edit,
+    of an item gets the same again. Another edit, then another turn, is tried where there is no scene of the split.
 
     Raises:
         ValueError: unknown family, edit or split, negative seed, or a size that is not a positive multiple of 16.
-            Also where there is no scene of a split, as of an edit of which nothing is held out.
+            Also where there is no scene of a split, as of an edit of which nothing is held out, and where a scene made
+            its prompt without `language.say`.
     """
     _check(seed, size, family, edit, split)
-    rng = np.random.default_rng((seed, 20_251_004))
-    if DRAWN or split is not None:
-        return _drawn_item(rng, _Asked(seed, size, family, edit, split))
-    drawn = _drawn_from(rng, MIX)
-    scene_class = SCENES[family or drawn]
-    if edit is not None and edit not in scene_class.edits:
-        raise ValueError(f"family {drawn!r}, which seed {seed} draws, has no edit {edit!r}; name the family too")
-    wanted = edit or str(rng.choice(scene_class.edits))
-    for _ in range(MAX_DRAWS):
-        scene = scene_class.sample(rng, wanted)
-        if scene is not None:
-            return Item(seed, size, scene)
-    raise RuntimeError(f"seed {seed}: no {wanted} scene found in {MAX_DRAWS} draws")
+    rng, asked = np.random.default_rng((seed, 20_251_004)), _Asked(seed, size, family, edit, split)
+    for wanted, edits in asked.chosen():
+        weights = np.array([MIX.get(name, 1.0) for name in edits])
+        for name in rng.choice(list(edits), len(edits), replace=False, p=weights / weights.sum()) if edits else ():
+            for each in _generator(seed, name).permutation(edits[name]):
+                item = _of_split(asked, str(name), str(each), wanted)
+                if item is not None:
+                    return item
+    raise ValueError(
+        f"seed {seed}: there is no {edit or family or 'scene'} of the split {split or BY_TURNS!r}; choose another "
+        "split or edit"
+    )
 
 
 def _check(seed: int, size: int, family: str | None, edit: str | None, split: str | None) -> None:
@@ -183,13 +180,15 @@ def _check(seed: int, size: int, family: str | None, edit: str | None, split: st
     if edit is not None and family is not None and edit not in SCENES[family].edits:
         choices = ", ".join(SCENES[family].edits)
         raise ValueError(f"family {family!r} has no edit {edit!r}; choose one of {choices}")
+    if edit is not None and all(edit not in scene.edits for scene in SCENES.values()):
+        raise ValueError(f"no family has an edit {edit!r}; name a family to see those that it has")
     if split is not None and split not in (*SPLITS, BY_TURNS):
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join((*SPLITS, BY_TURNS))}")
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is asked of the drawn world."""
+    """What is asked for."""
 
     seed: int
     size: int
@@ -199,7 +198,7 @@ class _Asked:
 
     def edits(self, split: str) -> dict[str, tuple[str, ...]]:
         """By family, the edits that were asked for and have scenes of a split."""
-        families = DRAWN_MIX if self.family is None and self.edit is None else SCENES
+        families = MIX if self.family is None and self.edit is None else SCENES
         found = {
             family: tuple(e for e in SCENES[family].edits if self.edit in (None, e) and can_have(e, split))
             for family in families
@@ -215,41 +214,24 @@ class _Asked:
         return [(split, edits) for split in turns if (edits := self.edits(split))]
 
 
-def _drawn_item(rng: np.random.Generator, asked: _Asked) -> Item:
-    """An item as it was asked for; another edit, then another turn, is tried where there is no scene of the split.
-
-    What is drawn depends on the seed, the family, the edit and the split alone: whoever names the family, or the edit,
-    of an item gets the same again.
-    """
-    for split, edits in asked.chosen():
-        weights = np.array([DRAWN_MIX.get(family, 1.0) for family in edits])
-        for family in rng.choice(list(edits), len(edits), replace=False, p=weights / weights.sum()) if edits else ():
-            for edit in _generator(asked.seed, family).permutation(edits[family]):
-                item = _of_split(asked, str(family), str(edit), split)
-                if item is not None:
-                    return item
-    what = asked.edit or asked.family or "scene"
-    raise ValueError(
-        f"seed {asked.seed}: there is no {what} of the split {asked.split!r}; choose another split or edit"
-    )
-
-
 def _of_split(asked: _Asked, family: str, edit: str, split: str) -> Item | None:
-    scene_class, templates = CROWDED.get(family, SCENES[family]), phrasings(edit, held_out=split == PHRASING)
+    templates = phrasings(edit, held_out=split == PHRASING)
     rng, spoken = _generator(asked.seed, f"{family} {edit}"), _generator(asked.seed, f"{family} {edit} in words")
     for _ in range(MAX_DRAWS):
-        scene = scene_class.sample(rng, edit)
+        scene = SCENES[family].sample(rng, edit)
         if scene is not None:
-            item = Item(asked.seed, asked.size, scene, shaded=True)
-            item = replace(item, words=speak(spoken, item.said, item.start, templates))
-            if item.split == split:
+            words = speak(spoken, _said(scene), scene.state(0.0), templates)
+            item = Item(asked.seed, asked.size, scene, words)
+            if split_of(item) == split:
                 return item
     return None
 
 
+def _said(scene: Scene) -> Said:
+    if not isinstance(scene.prompt, Said):
+        raise ValueError(f"the prompt of a {scene.family} scene is a plain string; make it with `language.say`")
+    return scene.prompt
+
+
 def _generator(seed: int, name: str) -> np.random.Generator:
     return np.random.default_rng((seed, 20_251_128, *name.encode()))
-
-
-def _drawn_from(rng: np.random.Generator, mix: Mapping[str, float]) -> str:
-    return str(rng.choice(list(mix), p=np.array(list(mix.values())) / sum(mix.values())))

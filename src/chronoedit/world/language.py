@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .edition import DRAWN
 from .phrases import FAMILY_PHRASES
 from .state import Body, State
 
@@ -156,8 +155,7 @@ _FIRST_PHRASES: dict[str, tuple[str, ...]] = {
 
 
 PHRASES: dict[str, tuple[str, ...]] = {**_FIRST_PHRASES, **FAMILY_PHRASES}
-# the embedded model has read "a orange" at the head of a sentence
-_ARTICLE = re.compile(r"\ba (?=[aeiou])" if DRAWN else r"(?<= )a (?=[aeiou])")
+_ARTICLE = re.compile(r"\ba (?=[aeiou])")
 
 
 class Said(str):

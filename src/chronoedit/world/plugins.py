@@ -23,12 +23,11 @@ from typing import Any
 
 from . import skeleton
 from .checks import CHECKS
-from .edition import DRAWN_MIX, FLAT_MIX
 from .kinds import KIND_TABLE, Kind
 from .language import PHRASES
 from .phrases.ways import WAYS
 from .places import BACKDROPS
-from .scenes import SCENES, Scene
+from .scenes import MIX, SCENES, Scene
 from .splits import held_out_phrasings
 
 logger = logging.getLogger(__name__)
@@ -73,8 +72,6 @@ TABLES: dict[str, Table] = {
 }
 """What a scene file may define besides its classes; `MIX`, a number, makes seeds draw its families by themselves."""
 
-MIXES = (DRAWN_MIX, FLAT_MIX)
-
 
 @dataclass(frozen=True, kw_only=True)
 class SceneFile:
@@ -88,7 +85,7 @@ class SceneFile:
 @contextmanager
 def registered(paths: Sequence[Path]) -> Iterator[tuple[SceneFile, ...]]:
     """Within it the scenes of these files can be drawn; after it the tables are as they were. Raises as `register`."""
-    tables: list[dict[str, Any]] = [SCENES, *(table.entries for table in TABLES.values()), *MIXES]
+    tables: list[dict[str, Any]] = [SCENES, *(table.entries for table in TABLES.values()), MIX]
     before = [dict(table) for table in tables]
     try:
         yield tuple(register(path) for path in paths)
@@ -125,8 +122,7 @@ def register(path: Path) -> SceneFile:
     for name, entries in tables.items():
         _add(path, f"entry of {name}", TABLES[name].entries, entries)
     if weight is not None:
-        for mix in MIXES:
-            mix.update(dict.fromkeys(families, weight))
+        MIX.update(dict.fromkeys(families, weight))
     return SceneFile(path=path, sha256=sha256, families=tuple(families))
 
 
@@ -189,7 +185,7 @@ def _tables_of(path: Path, module: ModuleType) -> dict[str, Mapping[str, Any]]:
 def _weight_of(path: Path, module: ModuleType) -> float | None:
     weight = getattr(module, "MIX", None)
     if weight is not None and not (isinstance(weight, (int, float)) and 0 < weight < math.inf):
-        raise ValueError(f"{path}: MIX is {weight!r}; give a number above 0 (streets have {DRAWN_MIX['street']})")
+        raise ValueError(f"{path}: MIX is {weight!r}; give a number above 0 (streets have {MIX['street']})")
     return weight
 
 

@@ -80,7 +80,7 @@ class BeaconScene(Scene):
     @classmethod
     def sample(cls, rng: np.random.Generator, edit: str) -> BeaconScene | None:
         """Draw everything from `rng`; None means that there was no room, and another draw is made."""
-        backdrop = replace(sample_backdrop(rng), shaded=True)
+        backdrop = sample_backdrop(rng)
         bodies = sample_row(rng, 3, backdrop.floor_y, gap_px=8.0)
         if bodies is None:
             return None

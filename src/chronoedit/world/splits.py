@@ -23,7 +23,7 @@ COMBINATION = "held-out combination"
 PHRASING = "held-out phrasing"
 COUNT = "held-out count"
 HARD = "hard"
-BY_TURNS = "all"  # no split of its own: each seed of the drawn world draws from the one whose turn it is
+BY_TURNS = "all"  # no split of its own: each seed draws from the one whose turn it is
 
 COMBINATION_SHARE, PHRASING_SHARE = 0.1, 0.15
 SALT = 962  # with it, every edit has combinations that are held out, and none has many
@@ -84,7 +84,7 @@ def _has_new_combination(item: Item) -> bool:
 
 
 def _has_new_phrasing(item: Item) -> bool:
-    return item.words is not None and item.words.template in held_out_phrasings(item.edit)
+    return item.words.template in held_out_phrasings(item.edit)
 
 
 def _has_new_count(item: Item) -> bool:

@@ -125,8 +125,8 @@ class Arm:
 class Backdrop:
     """Wall, floor and one harmless thing on the wall (`window`, `picture`, `shelf` or none).
 
-    `shaded` draws the scene with light, shadow and texture, in the `place` of that name in BACKDROPS, which may have
-    `details` of its own. Light comes from the left when `light` is negative.
+    The scene is in the `place` of that name in BACKDROPS, which may have `details` of its own. Light comes from the
+    left when `light` is negative.
     """
 
     wall: tuple[int, int, int]
@@ -135,7 +135,6 @@ class Backdrop:
     light: float
     decoration: str
     decoration_x: float
-    shaded: bool = False
     place: str = "room"
     details: Details = ()
 
@@ -170,9 +169,9 @@ class State:
         return (body for body in self.bodies if body.id != body_id)
 
     def to_json(self) -> dict:
-        """All fields; of those that a flat scene has no use for, only what is not at its default."""
+        """All fields; of those that most scenes have no use for, only what is not at its default."""
         value = asdict(self)
-        value["backdrop"] = _without_defaults(self.backdrop, value["backdrop"], ("shaded", "place", "details"))
+        value["backdrop"] = _without_defaults(self.backdrop, value["backdrop"], ("place", "details"))
         value["bodies"] = tuple(
             _without_defaults(body, each, ("details", "points", "layer"))
             for body, each in zip(self.bodies, value["bodies"], strict=True)

@@ -54,7 +54,7 @@ class EvalWorld:
         None
     )
     split: Annotated[
-        str | None, option("scenes of the drawn world, of one split, or of all in turn ('all')", shown="NAME")
+        str | None, option("scenes of one split, or of all in turn ('all', the default)", shown="NAME")
     ] = None
     scenes: SceneFiles = ()
     reasoning: Annotated[bool, option("edit with temporal reasoning, or without")] = False

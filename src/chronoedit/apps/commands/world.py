@@ -33,12 +33,11 @@ class Sample:
 
     output: Annotated[Path, option("the folder to write", shown="DIR", short="o")]
     family: Annotated[
-        str | None,
-        option("table, falling, any or star (default: each seed draws one of the first three)", shown="NAME"),
+        str | None, option("one family, such as table or street (default: each seed draws its own)", shown="NAME")
     ] = None
     edit: Annotated[str | None, option("one edit of that family, such as push", shown="NAME")] = None
     split: Annotated[
-        str | None, option("scenes of the drawn world, of one split, or of all in turn ('all')", shown="NAME")
+        str | None, option("scenes of one split, or of all in turn ('all', the default)", shown="NAME")
     ] = None
     scenes: SceneFiles = ()
     seed: Annotated[int, option("the first seed; from 100000 up they are kept for evaluation", shown="N")] = 0
@@ -88,7 +87,8 @@ class Sample:
 class ExportWorld:
     """Write a training set: videos, and metadata.csv (key, video, prompt) as published training code reads it.
 
-    Pairs are videos of 2 frames, clips of 29. The same command goes on where it stopped.
+    Pairs are videos of 2 frames, clips of 29; columns long_prompt and split besides. The same command goes on where it
+    stopped.
     """
 
     output: Annotated[Path, option("the folder to write", shown="DIR", short="o")]
@@ -96,8 +96,7 @@ class ExportWorld:
     first_seed: Annotated[int, option("the first seed; all must be below 100000", shown="N")] = 0
     clip_share: Annotated[float, option("share of clips, 0 to 1; the rest are pairs", shown="X")] = 0.5
     family: Annotated[
-        str | None,
-        option("table, falling, any or star (default: each seed draws one of the first three)", shown="NAME"),
+        str | None, option("one family, such as table or street (default: each seed draws its own)", shown="NAME")
     ] = None
     scenes: SceneFiles = ()
     size: Annotated[int, option("side of the pictures", shown="PX")] = 128
@@ -169,12 +168,8 @@ def write_item(item: Item, folder: Path) -> None:
 
 def _sheet(items: list[Item]) -> Image.Image:
     rows = [[Image.fromarray(item.frame(index)) for index in SHEET_FRAMES] for item in items]
-    labels = [f"{item.prompt} [{_kept(item)}, seed {item.seed}]" for item in items]
+    labels = [f"{item.prompt} [{item.family}, {item.edit}, {item.split}, seed {item.seed}]" for item in items]
     return contact_sheet(rows, labels=labels)
-
-
-def _kept(item: Item) -> str:
-    return ", ".join(each for each in (item.family, item.edit, item.split) if each is not None)
 
 
 COMMANDS: dict[str, type[Any]] = {"world sample": Sample, "world export": ExportWorld, "world new": NewScene}

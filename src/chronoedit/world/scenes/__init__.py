@@ -1,4 +1,7 @@
-"""The scene families by name. A new one is a class with the attributes and methods of `Scene`, and a line in SCENES."""
+"""The scene families by name. A new one is a class with the attributes and methods of `Scene`, and a line in SCENES.
+
+A line in MIX besides makes seeds draw it by themselves.
+"""
 
 from __future__ import annotations
 
@@ -27,4 +30,17 @@ SCENES: dict[str, type[Scene]] = {
     "portrait": Portrait,
 }
 
-__all__ = ["FRAMES", "SCENES", "Scene"]
+MIX: dict[str, float] = {
+    "table": 0.45,
+    "falling": 0.2,
+    "any": 0.35,
+    "street": 0.25,
+    "portrait": 0.25,
+    "kitchen": 0.25,
+    "tools": 0.25,
+    "toppling": 0.25,
+    "resizing": 0.1,
+}
+"""How often a seed draws each family, relative to the others."""
+
+__all__ = ["FRAMES", "MIX", "SCENES", "Scene"]

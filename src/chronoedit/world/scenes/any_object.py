@@ -10,7 +10,7 @@ import numpy as np
 from ..language import say
 from ..physics import ease
 from ..state import COLOURS, KINDS, Body, State
-from .base import Scene, jitter, make_body, pick, sample_backdrop, sample_row
+from .base import MOST, Scene, jitter, make_body, pick, sample_backdrop, sample_row
 
 PLACES = {"on the left": 20.0, "in the middle": 64.0, "on the right": 108.0}
 ADDED_SIZE_PX = 10.5
@@ -22,7 +22,6 @@ class AnyObject(Scene):
 
     family: ClassVar[str] = "any"
     edits: ClassVar[tuple[str, ...]] = ("recolour", "remove", "add", "nothing")
-    most: ClassVar[int] = 3
     start: State
     edit: str
     prompt: str
@@ -33,7 +32,7 @@ class AnyObject(Scene):
     @classmethod
     def sample(cls, rng: np.random.Generator, edit: str) -> AnyObject | None:
         backdrop = sample_backdrop(rng)
-        count = int(rng.integers(1 if edit == "add" else 2, cls.most + 1))
+        count = int(rng.integers(1 if edit == "add" else 2, MOST + 1))
         bodies = sample_row(rng, count, backdrop.floor_y, gap_px=5.0)
         if bodies is None:
             return None

@@ -8,12 +8,12 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from ..edition import DRAWN
 from ..measures import AreaMeasure
 from ..state import COLOURS, FIRST_BODY_ID, KINDS, WORLD_SIZE, Backdrop, Body, State
 
 FRAMES = 29
 MARGIN_PX = 4.0
+MOST = 4  # things in a row of the plain families
 WALLS = ((226, 222, 212), (206, 220, 232), (214, 228, 212), (232, 218, 214), (222, 216, 232), (236, 232, 222))
 FLOORS = ((158, 132, 106), (132, 138, 148), (176, 156, 132), (118, 124, 112), (150, 142, 136))
 
@@ -69,7 +69,6 @@ def sample_backdrop(rng: np.random.Generator) -> Backdrop:
         light=float(np.round(rng.uniform(-0.12, 0.12), 3)),
         decoration=pick(rng, ("window", "picture", "shelf", "none")),
         decoration_x=float(np.round(rng.uniform(24, 104), 1)),
-        shaded=DRAWN,
     )
 
 

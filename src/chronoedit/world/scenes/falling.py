@@ -10,7 +10,7 @@ import numpy as np
 from ..language import say
 from ..physics import simulate
 from ..state import Body, State
-from .base import FRAMES, Scene, pick, sample_backdrop, sample_row
+from .base import FRAMES, MOST, Scene, pick, sample_backdrop, sample_row
 
 DURATION_S = 1.2
 
@@ -21,7 +21,6 @@ class Falling(Scene):
 
     family: ClassVar[str] = "falling"
     edits: ClassVar[tuple[str, ...]] = ("release",)
-    most: ClassVar[int] = 3
     start: State
     edit: str
     prompt: str
@@ -32,7 +31,7 @@ class Falling(Scene):
     @classmethod
     def sample(cls, rng: np.random.Generator, edit: str) -> Falling | None:
         backdrop = sample_backdrop(rng)
-        bodies = sample_row(rng, int(rng.integers(2, cls.most + 1)), backdrop.floor_y, gap_px=5.0)
+        bodies = sample_row(rng, int(rng.integers(2, MOST + 1)), backdrop.floor_y, gap_px=5.0)
         if bodies is None:
             return None
         hanging = [int(k) for k in rng.permutation(len(bodies))[: int(rng.integers(1, 3))]]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..illustrate import solid_polygons
 from ..kinds.kitchen import LID_SHARE
 from ..kinds.kitchen_produce import PRODUCE
 from ..measures import AreaMeasure
 from ..places.kitchen import COUNTER_STYLES, HOURS, TILE_STYLES
+from ..render import solid_polygons
 from ..state import ALBEDO, COLOURS, WORLD_SIZE, Backdrop, Body, State
 from .base import jitter, pick
 
@@ -96,7 +96,6 @@ def sample_kitchen(rng: np.random.Generator) -> Backdrop:
         light=float(np.round(rng.uniform(-0.12, 0.12), 3)),
         decoration=pick(rng, ("window", "shelf", "rail", "none")),
         decoration_x=uniform(rng, 30, 98),
-        shaded=True,
         place="kitchen",
         details=details,
     )

@@ -163,7 +163,6 @@ def _sample_backdrop(rng: np.random.Generator) -> Backdrop:
         light=float(np.round(rng.uniform(-0.12, 0.12), 3)),
         decoration="none",
         decoration_x=float(np.round(rng.uniform(24, 104), 1)),
-        shaded=True,
         place=pick(rng, list(SETTINGS)),
         details=(("row", float(rng.integers(1_000_000))),),
     )

@@ -33,7 +33,7 @@ class Resizing(Scene):
 
     @classmethod
     def sample(cls, rng: np.random.Generator, edit: str) -> Resizing | None:
-        backdrop = replace(sample_backdrop(rng), shaded=True)
+        backdrop = sample_backdrop(rng)
         bodies = sample_row(rng, int(rng.integers(2, 4)), backdrop.floor_y, gap_px=5.0)
         if bodies is None:
             return None

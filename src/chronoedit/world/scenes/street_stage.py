@@ -108,7 +108,6 @@ def _sample_backdrop(rng: np.random.Generator, edit: str) -> Backdrop:
         light=float(np.round(rng.uniform(-0.12, 0.12), 3)),
         decoration="none",
         decoration_x=tenth(rng.uniform(24, 104)),
-        shaded=True,
         place="street",
         details=(
             ("crossing", ahead if side > 0 else tenth(WORLD_SIZE - ahead)),

@@ -10,7 +10,7 @@ import numpy as np
 from ..language import say
 from ..physics import between
 from ..state import FINGER_WIDTH, WORLD_SIZE, Arm, Body, State, grip_width, wrist_height
-from .base import MARGIN_PX, Scene, pick, sample_backdrop, sample_row
+from .base import MARGIN_PX, MOST, Scene, pick, sample_backdrop, sample_row
 
 LIFTED_Y = 50.0
 PUSH_PX = 22.0
@@ -25,7 +25,6 @@ class Table(Scene):
 
     family: ClassVar[str] = "table"
     edits: ClassVar[tuple[str, ...]] = ("pick_up", "place", "push", "hold_still")
-    most: ClassVar[int] = 3
     start: State
     edit: str
     prompt: str
@@ -37,7 +36,7 @@ class Table(Scene):
     @classmethod
     def sample(cls, rng: np.random.Generator, edit: str) -> Table | None:
         backdrop = sample_backdrop(rng)
-        bodies = sample_row(rng, int(rng.integers(2, cls.most + 1)), backdrop.floor_y, gap_px=11.0)
+        bodies = sample_row(rng, int(rng.integers(2, MOST + 1)), backdrop.floor_y, gap_px=11.0)
         if bodies is None:
             return None
         arm = Arm(x=_round(rng.uniform(18, 110)), y=_round(rng.uniform(13, 26)), opening=_round(rng.uniform(9, 13)))

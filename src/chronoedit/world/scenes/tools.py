@@ -118,7 +118,7 @@ class Tools(Scene):
 
     @classmethod
     def sample(cls, rng: np.random.Generator, edit: str) -> Tools | None:
-        backdrop = replace(sample_backdrop(rng), shaded=True)
+        backdrop = sample_backdrop(rng)
         return _SAMPLERS[edit](rng, backdrop, _Stock(rng, backdrop.floor_y))
 
     def state(self, t: float) -> State:

@@ -47,7 +47,7 @@ class Toppling(Scene):
 
     @classmethod
     def sample(cls, rng: np.random.Generator, edit: str) -> Toppling | None:
-        backdrop = replace(sample_backdrop(rng), shaded=True)
+        backdrop = sample_backdrop(rng)
         plan = PLOTS[edit](rng, backdrop)
         if plan is None:
             return None
