@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..drawing import Light, Paint, column
 from ..geometry import Point, Polygon, arc, below, box, clip, ellipse, rounded, span, stroke
-from ..palette import RGB, lit
+from ..palette import RGB, lit, mixed
 from .base import Kind, same
 from .kitchen_produce import PRODUCE_KINDS, distinct
 from .kitchen_vessels import VESSEL_KINDS
@@ -30,16 +30,13 @@ def _board(body: Body, light: Light) -> list[Paint]:
     """The front edge of a board with its grain, and above it what is seen of the top behind those that stand there."""
     rgb, half, y = body.albedo, body.detail("half", BOARD_HALF), body.detail("top", BOARD_TOP)
     top = [(-half + 0.14, y), (-half + 0.6, y - 0.3), (half - 0.6, y - 0.3), (half - 0.14, y)]
-    grain = [
-        Paint(stroke([(-half + 0.25, v), (0, v + 0.06 * k), (half - 0.25, v - 0.03)], 0.045), lit(rgb, -0.3), 0.6)
-        for k, share in ((1, 0.36), (-1, 0.62), (1, 0.82))
-        for v in [y + share * (1 - y)]
-    ]
+    v = y + 0.6 * (1 - y)
+    grain = stroke([(-half + 0.25, v), (0, v - 0.06), (half - 0.25, v - 0.03)], 0.1)
     return [
         Paint(top, lit(rgb, 0.24)),
         Paint(_board_outline(body), lit(rgb, -0.14)),
-        Paint(box(-half + 0.08, y, half - 0.08, y + 0.12), lit(rgb, 0.34)),
-        *grain,
+        Paint(box(-half + 0.08, y, half - 0.08, y + 0.16), lit(rgb, 0.2)),
+        Paint(grain, lit(rgb, -0.26), 0.5),
     ]
 
 
@@ -78,11 +75,11 @@ def _shaker(body: Body, light: Light) -> list[Paint]:
     return [
         Paint(wall, lit(rgb, -0.1)),
         *column(((-0.48, -0.54), (0.48, -0.54)), ((-0.57, 0.94), (0.57, 0.94)), rgb, light),
-        Paint(rounded(-0.36, -0.06, 0.36, 0.5, 0.08), (250, 246, 232)),
-        Paint(ellipse(0, 0.22, 0.2, 0.18, 14), lit(rgb, -0.15)),
+        Paint(rounded(-0.36, -0.1, 0.36, 0.54, 0.1), mixed((250, 246, 232), rgb, 0.3)),
+        Paint(ellipse(0, 0.22, 0.2), mixed(rgb, (250, 246, 232), 0.2)),
         Paint(cap, STEEL),
         *column(((-0.5, -0.66), (0.5, -0.66)), ((-0.52, -0.5), (0.52, -0.5)), lit(STEEL, -0.2), light),
-        *(Paint(ellipse(x, -0.84, 0.06, 0.05, 8), (70, 74, 84)) for x in (-0.2, 0.0, 0.2)),
+        *(Paint(ellipse(x, -0.82, 0.09, 0.07, 10), lit(STEEL, -0.5)) for x in (-0.22, 0.06, 0.34)),
     ]
 
 
@@ -136,18 +133,18 @@ def _lid_paints(body: Body, light: Light) -> list[Paint]:
             Paint(ellipse(0.16 * light.side, -0.76, 0.18, 0.12, 12), (255, 255, 255), 0.6),
         ]
     ribs = []
-    for k in range(18):
-        turn = 2 * math.pi * (k / 18 + body.detail("twist", 0.0))
+    for k in range(10):
+        turn = 2 * math.pi * (k / 10 + body.detail("twist", 0.0))
         if math.cos(turn) > 0.1:
             x = half * 0.96 * math.sin(turn)
-            ribs.append(Paint(box(x - 0.06, -0.45, x + 0.06, 0.92), lit(rgb, -0.55), 0.6))
+            ribs.append(Paint(box(x - 0.13, -0.45, x + 0.13, 0.92), lit(rgb, -0.4), 0.5))
     return [
         Paint(outline, rgb),
         *column(((-half, -0.6), (half, -0.6)), ((-half, 1.0), (half, 1.0)), rgb, light),
         *ribs,
         Paint(
             [(-half, -0.55), (-half, -0.7), (-half + 0.3, -1.0), (half - 0.3, -1.0), (half, -0.7), (half, -0.55)],
-            lit(rgb, 0.3),
+            lit(rgb, 0.2),
         ),
     ]
 
@@ -179,7 +176,7 @@ def _grains_outline(body: Body) -> Polygon:
 def _grains(body: Body, _light: Light) -> list[Paint]:
     """Every grain where its point is; later ones lie on those below."""
     r, rgb = body.detail("grain", 0.2), body.albedo
-    shades = (-0.14, 0.06, -0.04, 0.14, 0.0)
+    shades = (-0.08, 0.04, -0.03, 0.1, 0.0)
     return [
         Paint(ellipse(x, y, r * (0.9 + 0.08 * (k % 4)), r * (1.0 - 0.07 * (k % 3)), 8), lit(rgb, shades[k % 5]))
         for k, (x, y) in enumerate(_points(body))

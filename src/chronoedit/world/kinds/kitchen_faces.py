@@ -19,37 +19,39 @@ def _seeds(spots: Sequence[tuple[float, float]], rgb: RGB = SEED, size: float = 
 
 
 def hollow_face(rgb: RGB) -> list[Paint]:
-    """Walls about a hollow, with a core full of seeds."""
-    spots = [(0.3 * math.cos(2.1 * k), 0.44 * math.sin(1.3 * k + 0.4)) for k in range(9)]
+    """Walls about a hollow, with a core of a few seeds."""
+    spots = [(0.3 * math.cos(2.1 * k), 0.44 * math.sin(1.3 * k + 0.4)) for k in range(4)]
     return [
         Paint(ellipse(0, 0, 0.78), lit(rgb, 0.55)),
         Paint(ellipse(0, 0, 0.66), mixed(lit(rgb, -0.1), (250, 240, 200), 0.35)),
         Paint(ellipse(0, 0, 0.36, 0.46), (244, 240, 206)),
-        *_seeds(spots, (214, 180, 96), 0.1),
+        *_seeds(spots, (222, 192, 118), 0.15),
     ]
 
 
 def juicy_face(rgb: RGB) -> list[Paint]:
-    """Chambers with seeds between fleshy walls."""
+    """Chambers with a seed each between fleshy walls."""
     pockets = [ellipse(0.5 * math.cos(a), 0.5 * math.sin(a), 0.26, 0.24, 14) for a in (0.5, 2.6, 4.7)]
-    spots = [
-        (0.5 * math.cos(a) + d, 0.5 * math.sin(a) + e) for a in (0.5, 2.6, 4.7) for d, e in ((-0.1, 0), (0.12, 0.06))
+    spots = [(0.5 * math.cos(a), 0.5 * math.sin(a)) for a in (0.5, 2.6, 4.7)]
+    return [
+        Paint(ellipse(0, 0, 0.84), lit(rgb, 0.34)),
+        *(Paint(p, lit(rgb, -0.2)) for p in pockets),
+        *_seeds(spots, size=0.12),
     ]
-    return [Paint(ellipse(0, 0, 0.84), lit(rgb, 0.34)), *(Paint(p, lit(rgb, -0.2)) for p in pockets), *_seeds(spots)]
 
 
 def ringed_face(rgb: RGB) -> list[Paint]:
     """Skins about each other, coloured and pale."""
     pale = mixed(rgb, (255, 252, 244), 0.78)
-    radii = (0.88, 0.7, 0.52, 0.34, 0.16)
+    radii = (0.88, 0.6, 0.3)
     return [Paint(ellipse(0, 0, r), pale if k % 2 == 0 else mixed(rgb, pale, 0.5)) for k, r in enumerate(radii)]
 
 
 def segmented_face(rgb: RGB) -> list[Paint]:
     """Wedges of juice in a pale peel."""
     paints = [Paint(ellipse(0, 0, 0.9), (252, 246, 214))]
-    for k in range(8):
-        a, b = (2 * math.pi * (k + share) / 8 for share in (0.1, 0.9))
+    for k in range(6):
+        a, b = (2 * math.pi * (k + share) / 6 for share in (0.1, 0.9))
         wedge = [
             (0.08 * math.cos((a + b) / 2), 0.08 * math.sin((a + b) / 2)),
             *arc(0, 0, 0.8, 0.8, math.degrees(a), math.degrees(b), 6),
@@ -72,7 +74,7 @@ def apple_face(_rgb: RGB) -> list[Paint]:
     return [
         Paint(ellipse(0, 0, 0.9), (252, 244, 214)),
         Paint(ellipse(0, 0, 0.36, 0.42), (236, 218, 160)),
-        *_seeds([(-0.14, 0), (0.16, 0)], (96, 58, 34), 0.11),
+        *_seeds([(-0.18, 0), (0.2, 0)], (116, 78, 50), 0.14),
     ]
 
 
@@ -81,8 +83,8 @@ def pale_face(spots: Sequence[tuple[float, float]], flesh: RGB) -> FacePattern:
     return lambda rgb: [
         Paint(ellipse(0, 0, 0.86), mixed(flesh, rgb, 0.12)),
         Paint(ellipse(0, 0, 0.56), mixed(lit(flesh, -0.12), rgb, 0.12)),
-        *_seeds(spots, (250, 244, 206)),
+        *_seeds(spots, (250, 244, 206), 0.13),
     ]
 
 
-RING = tuple((0.36 * math.cos(k * 1.05), 0.36 * math.sin(k * 1.05)) for k in range(6))
+RING = tuple((0.36 * math.cos(k * 1.57), 0.36 * math.sin(k * 1.57)) for k in range(4))

@@ -161,11 +161,11 @@ def _pepper(rgb: RGB, light: Light) -> list[Paint]:
 def _onion(rgb: RGB, light: Light) -> list[Paint]:
     skins = [
         Paint(
-            stroke([(0.1 * w, -0.92), (0.62 * w, -0.5), (0.86 * w, 0.05), (0.5 * w, 0.66), (0.12 * w, 0.92)], 0.05),
-            lit(rgb, -0.4),
+            stroke([(0.1 * w, -0.92), (0.62 * w, -0.5), (0.86 * w, 0.05), (0.5 * w, 0.66), (0.12 * w, 0.92)], 0.09),
+            lit(rgb, -0.3),
             0.5,
         )
-        for w in (-0.9, -0.45, 0.0, 0.45, 0.9)
+        for w in (-0.7, 0.0, 0.7)
     ]
     roots = [Paint(stroke([(0.1 * k, 0.9), (0.16 * k, 1.0)], 0.06), (214, 196, 150)) for k in (-1, 0, 1)]
     return [*_round(ONION, rgb, light), *skins, *roots]
@@ -173,8 +173,8 @@ def _onion(rgb: RGB, light: Light) -> list[Paint]:
 
 def _lemon(rgb: RGB, light: Light) -> list[Paint]:
     pores = [
-        Paint(ellipse(x, y, 0.05, corners=8), lit(rgb, -0.3), 0.6)
-        for x, y in ((-0.5, 0.2), (-0.2, -0.35), (0.2, 0.36), (0.52, -0.1), (0.0, 0.0), (0.72, 0.34), (-0.76, -0.2))
+        Paint(ellipse(x, y, 0.09, corners=10), lit(rgb, -0.2), 0.6)
+        for x, y in ((-0.5, 0.2), (-0.1, -0.35), (0.2, 0.36), (0.72, 0.24))
     ]
     return [*_round(LEMON, rgb, light), *pores]
 
@@ -188,8 +188,8 @@ def _chili(rgb: RGB, light: Light) -> list[Paint]:
 
 def _carrot(rgb: RGB, light: Light) -> list[Paint]:
     rings = [
-        Paint(stroke([(x, y), (x + 0.06, y + 0.2), (x + 0.02, y + reach)], 0.08, 0.04), lit(rgb, -0.42), 0.55)
-        for x, y, reach in ((-1.9, -0.9, 0.7), (-1.1, 0.3, 0.5), (-0.4, -0.7, 0.6), (0.5, 0.1, 0.5), (1.2, -0.3, 0.5))
+        Paint(stroke([(x, y), (x + 0.06, y + 0.2), (x + 0.02, y + reach)], 0.14, 0.08), lit(rgb, -0.34), 0.5)
+        for x, y, reach in ((-1.8, -0.9, 0.7), (-0.6, -0.1, 0.6), (0.7, -0.3, 0.5))
     ]
     fronds = [
         Paint(stroke([(-2.5, 0), (-3.0, 0.5 * v - 0.05), (-3.7, v)], 0.3, 0.12), lit(LEAF, 0.12 * k - 0.2))
@@ -200,12 +200,11 @@ def _carrot(rgb: RGB, light: Light) -> list[Paint]:
 
 def _cucumber(rgb: RGB, light: Light) -> list[Paint]:
     stripes = [
-        Paint(stroke([(-2.5, y * 0.8), (0, y), (2.5, y * 0.8)], 0.1, 0.1), lit(rgb, 0.35), 0.4)
-        for y in (-0.1, 0.3, 0.62)
+        Paint(stroke([(-2.5, y * 0.8), (0, y), (2.5, y * 0.8)], 0.16, 0.16), lit(rgb, 0.3), 0.4) for y in (0.0, 0.5)
     ]
     bumps = [
-        Paint(ellipse(x, y, 0.08, 0.06, 8), lit(rgb, 0.5), 0.6)
-        for x, y in ((-2.1, -0.3), (-1.3, 0.1), (-0.5, -0.3), (0.3, 0.2), (1.1, -0.2), (1.9, 0.1), (2.4, -0.3))
+        Paint(ellipse(x, y, 0.12, 0.1, 10), lit(rgb, 0.4), 0.6)
+        for x, y in ((-1.6, 0.24), (-0.4, -0.2), (0.8, 0.24), (1.9, -0.1))
     ]
     return [*_long(CUCUMBER, rgb, light), *stripes, *bumps]
 
@@ -245,7 +244,7 @@ PRODUCE: dict[str, Produce] = {
         polygon=TOMATO,
         painter=_tomato,
         face=juicy_face,
-        size_px=(9.5, 12.5),
+        size_px=(11.2, 14.4),
     ),
     "apple": Produce(
         nouns=("apple",),
@@ -253,7 +252,7 @@ PRODUCE: dict[str, Produce] = {
         polygon=APPLE,
         painter=_apple,
         face=apple_face,
-        size_px=(9.5, 12.5),
+        size_px=(11.2, 14.4),
     ),
     "bell_pepper": Produce(
         nouns=("bell pepper", "sweet pepper"),
@@ -261,7 +260,7 @@ PRODUCE: dict[str, Produce] = {
         polygon=PEPPER,
         painter=_pepper,
         face=hollow_face,
-        size_px=(11.0, 14.0),
+        size_px=(12.8, 16.0),
     ),
     "onion": Produce(
         nouns=("onion",),
@@ -269,7 +268,7 @@ PRODUCE: dict[str, Produce] = {
         polygon=ONION,
         painter=_onion,
         face=ringed_face,
-        size_px=(10.0, 12.5),
+        size_px=(11.8, 14.4),
     ),
     "lemon": Produce(
         nouns=("lemon",),
@@ -277,7 +276,7 @@ PRODUCE: dict[str, Produce] = {
         polygon=LEMON,
         painter=_lemon,
         face=segmented_face,
-        size_px=(8.5, 11.0),
+        size_px=(10.0, 12.6),
     ),
     "chili": Produce(
         nouns=("chili pepper", "chili", "hot pepper"),
@@ -285,7 +284,7 @@ PRODUCE: dict[str, Produce] = {
         polygon=CHILI,
         painter=_chili,
         face=hollow_face,
-        size_px=(6.2, 7.6),
+        size_px=(7.2, 8.6),
         long=True,
     ),
     "carrot": Produce(
@@ -294,7 +293,7 @@ PRODUCE: dict[str, Produce] = {
         polygon=CARROT,
         painter=_carrot,
         face=cored_face,
-        size_px=(6.2, 7.6),
+        size_px=(7.2, 8.6),
         long=True,
     ),
     "cucumber": Produce(
@@ -303,7 +302,7 @@ PRODUCE: dict[str, Produce] = {
         polygon=CUCUMBER,
         painter=_cucumber,
         face=pale_face(RING, (208, 230, 160)),
-        size_px=(6.2, 7.6),
+        size_px=(7.2, 8.6),
         long=True,
     ),
     "aubergine": Produce(
@@ -312,7 +311,7 @@ PRODUCE: dict[str, Produce] = {
         polygon=AUBERGINE,
         painter=_aubergine,
         face=pale_face(RING, (240, 230, 190)),
-        size_px=(7.0, 8.6),
+        size_px=(8.2, 9.6),
         long=True,
     ),
 }

@@ -53,9 +53,9 @@ def _bowl(top: float, foot: float, wall: float, floor: float) -> tuple[Polygon, 
 
 _JUG_OUT = [(-0.64, -1.0), (0.94, -1.0), (0.74, -0.62), (0.62, 0.84), (0.54, 1.0), (-0.54, 1.0), (-0.62, 0.84)]
 _JUG_IN = [(-0.53, -1.0), (0.84, -1.0), (0.62, -0.58), (0.5, 0.84), (-0.5, 0.84)]
-_GLASS = _tumbler(0.74, 0.6, 0.13, 0.22)
-_DISH = _tumbler(2.5, 2.34, 0.17, 0.26)
-_MIXING = _bowl(1.75, 0.7, 0.12, 0.2)
+_GLASS = _tumbler(0.76, 0.62, 0.16, 0.24)
+_DISH = _tumbler(2.5, 2.34, 0.2, 0.28)
+_MIXING = _bowl(1.75, 0.7, 0.16, 0.22)
 
 VESSELS: dict[str, Vessel] = {
     "jug": Vessel(
@@ -63,17 +63,17 @@ VESSELS: dict[str, Vessel] = {
         outside=_JUG_OUT,
         inside=_JUG_IN,
         lip=_JUG_IN[1],
-        size_px=(15.5, 18.0),
+        size_px=(18.0, 20.5),
         handle=((-0.58, -0.7), (-0.98, -0.66), (-1.14, -0.4), (-1.1, 0.0), (-0.92, 0.34), (-0.56, 0.48)),
     ),
     "mixing_bowl": Vessel(
-        nouns=("bowl", "mixing bowl"), outside=_MIXING[0], inside=_MIXING[1], lip=(1.65, -1.0), size_px=(9.0, 10.5)
+        nouns=("bowl", "mixing bowl"), outside=_MIXING[0], inside=_MIXING[1], lip=(1.62, -1.0), size_px=(10.4, 12.0)
     ),
     "glass": Vessel(
-        nouns=("glass", "tumbler"), outside=_GLASS[0], inside=_GLASS[1], lip=_GLASS[1][1], size_px=(12.5, 14.5)
+        nouns=("glass", "tumbler"), outside=_GLASS[0], inside=_GLASS[1], lip=_GLASS[1][1], size_px=(15.0, 17.5)
     ),
     "dish": Vessel(
-        nouns=("dish", "baking dish"), outside=_DISH[0], inside=_DISH[1], lip=_DISH[1][1], size_px=(9.6, 10.6)
+        nouns=("dish", "baking dish"), outside=_DISH[0], inside=_DISH[1], lip=_DISH[1][1], size_px=(10.8, 12.0)
     ),
 }
 
@@ -113,7 +113,7 @@ def _rim(inside: Polygon, tint: RGB, start_deg: float, stop_deg: float) -> list[
     left, top, right, _ = span(inside)
     ry = min(0.13, 0.09 * (right - left))
     line = arc((left + right) / 2, top, (right - left) / 2, ry, start_deg, stop_deg, 15)
-    return [Paint(stroke(line, 0.075), mixed(tint, CLEAR, 0.55), 0.8 if start_deg else 0.45)]
+    return [Paint(stroke(line, 0.1), mixed(tint, CLEAR, 0.55), 0.8 if start_deg else 0.45)]
 
 
 def _walls(outside: Polygon, inside: Polygon, light: Light) -> list[tuple[Polygon, float]]:
@@ -127,7 +127,7 @@ def _walls(outside: Polygon, inside: Polygon, light: Light) -> list[tuple[Polygo
 
 
 def _front(body: Body, light: Light) -> list[Paint]:
-    """Reflexes on the near wall, and the rim."""
+    """A reflex on the near wall, and the rim."""
     vessel, flip = VESSELS[body.kind], body.detail("flip", 1.0)
     inside = _mirrored(vessel.inside, flip)
     left, top, right, bottom = span(inside)
@@ -140,11 +140,9 @@ def _front(body: Body, light: Light) -> list[Paint]:
         (x + wide * 0.8, top + 0.8 * height),
         (x - wide * 0.8, top + 0.84 * height),
     ]
-    thin = [(px + 2.6 * wide * light.side, py) for px, py in shine]
     return [
         *_rim(inside, body.albedo, 0, 180),
-        Paint(shine, (255, 255, 255), 0.36),
-        Paint([(x + (px - x) * 0.7, py) for px, py in thin], (255, 255, 255), 0.2),
+        Paint(shine, (255, 255, 255), 0.32),
     ]
 
 
@@ -191,23 +189,22 @@ def _jar(body: Body, light: Light) -> list[Paint]:
         Paint(clip(food, (-light.side, 0.0), -0.4), lit(rgb, 0.14)),
         Paint(ellipse(0, top, right - 0.01, 0.07), lit(rgb, 0.3)),
         *_specks(body, rgb, level),
-        Paint(label, mixed((250, 244, 226), rgb, 0.32)),
-        Paint(box(-0.36, 0.1, 0.36, 0.2), mixed(rgb, (250, 244, 226), 0.2)),
-        Paint(box(-0.26, 0.32, 0.26, 0.4), mixed(rgb, (200, 190, 180), 0.5)),
-        Paint(shine, (255, 255, 255), 0.55),
-        Paint(ellipse(0, -0.98, 0.58, 0.09), lit(glass, 0.4)),
-        Paint(ellipse(0, -0.98, 0.46, 0.055), lit(glass, -0.5)),
+        Paint(label, mixed((250, 244, 226), rgb, 0.36)),
+        Paint(ellipse(0, 0.27, 0.2), mixed(rgb, (250, 244, 226), 0.3)),
+        Paint(shine, (255, 255, 255), 0.4),
+        Paint(ellipse(0, -0.98, 0.58, 0.09), lit(glass, 0.3)),
+        Paint(ellipse(0, -0.98, 0.46, 0.06), lit(glass, -0.3)),
     ]
 
 
 def _specks(body: Body, rgb: RGB, level: float) -> list[Paint]:
     """Fruit in the preserve, at places that come of the body's size."""
     start = round(body.size * 10)
-    spots = [(((start * 7 + k * 37) % 100) / 100, ((start * 3 + k * 53) % 100) / 100) for k in range(9)]
+    spots = [(((start * 7 + k * 37) % 100) / 100, ((start * 3 + k * 53) % 100) / 100) for k in range(5)]
     return [
         Paint(
-            ellipse(-0.56 + 1.12 * u, level + 0.16 + (0.66 - level) * v, 0.09, 0.075, 10),
-            lit(rgb, 0.24 if k % 2 else -0.34),
+            ellipse(-0.56 + 1.12 * u, level + 0.16 + (0.66 - level) * v, 0.13, 0.11, 12),
+            lit(rgb, 0.16 if k % 2 else -0.2),
             0.8,
         )
         for k, (u, v) in enumerate(spots)
@@ -304,7 +301,7 @@ def _mouth(body: Body) -> list[Paint]:
         *paints,
         Paint(ellipse(0, y, half, high, 36), lit(soup, -0.1)),
         Paint(ellipse(0, y + 0.1 * high, half * 0.95, 0.88 * high, 36), soup),
-        Paint(stroke(streak, 0.04, 0.07), lit(soup, 0.4), 0.6),
+        Paint(stroke(streak, 0.07, 0.1), lit(soup, 0.3), 0.6),
     ]
 
 
@@ -317,7 +314,7 @@ def _mug(body: Body, light: Light) -> list[Paint]:
             [(-0.8, -0.9), (0.8, -0.9), (0.76, 0.9), *arc(0, 0.9, 0.76, 0.1, 0, 180, 9), (-0.76, 0.9)], lit(rgb, -0.2)
         ),
         *column(((-0.8, -0.9), (0.8, -0.9)), ((-0.76, 0.92), (0.76, 0.92)), rgb, light),
-        Paint(box(-0.79, -0.3, 0.79, -0.1), (255, 252, 240), 0.5),
+        Paint(box(-0.79, -0.34, 0.79, -0.1), (255, 252, 240), 0.34),
         Paint(ellipse(0, -0.88, 0.8, 0.13), lit(rgb, 0.34)),
         Paint(ellipse(0, -0.87, 0.66, 0.09), lit(rgb, -0.55)),
     ]

@@ -17,12 +17,18 @@ if TYPE_CHECKING:
 PORTRAIT: dict[str, Kind] = {
     **{
         name: Kind(
-            nouns=(name,), outline=same(bust_outline(spec.bust)), paint=animal, group="faces", shadow=0.0, turn_deg=0
+            nouns=(name,),
+            outline=same(bust_outline(spec.bust)),
+            paint=animal,
+            group="faces",
+            shadow=0.0,
+            edge=0.6,
+            turn_deg=0,
         )
         for name, spec in ANIMALS.items()
     },
     "person": Kind(
-        nouns=("person",), outline=same(person_outline()), paint=person, group="faces", shadow=0.0, turn_deg=0
+        nouns=("person",), outline=same(person_outline()), paint=person, group="faces", shadow=0.0, edge=0.6, turn_deg=0
     ),
     **GLASSES,
     **HATS,

@@ -64,7 +64,7 @@ def _ears(polygon: Polygon, inner: float, tip: float = 0.0) -> Feature:
             shade = -0.12 if side == light.side else -0.34
             paints += [Paint(ear, lit(body.albedo, shade))]
             paints += [Paint(clip(ear, (0.0, 1.0), top + 0.2), mixed(body.albedo, DARK, 0.8))] if tip else []
-            paints.append(Paint(scaled(ear, inner, (x, y + 0.1)), mixed(PINK, body.albedo, 0.25)))
+            paints.append(Paint(scaled(ear, inner, (x, y + 0.1)), mixed(PINK, body.albedo, 0.35)))
         return paints
 
     return draw
@@ -98,17 +98,16 @@ def _nose(x: float, y: float, half: float, rgb: RGB) -> list[Paint]:
     )
     return [
         Paint(shape, rgb),
-        Paint(ellipse(x - 0.3 * half, y - 0.25 * half, 0.3 * half, 0.16 * half, 10), (255, 255, 255), 0.55),
+        Paint(ellipse(x - 0.3 * half, y - 0.25 * half, 0.34 * half, 0.2 * half, 10), (255, 255, 255), 0.4),
     ]
 
 
 def _whiskers(y: float, rgb: RGB) -> list[Paint]:
     lines = [
-        ((0.24, y - 0.02), (0.46, y - 0.08), (0.7, y - 0.07)),
-        ((0.24, y + 0.03), (0.48, y + 0.03), (0.72, y + 0.07)),
-        ((0.22, y + 0.08), (0.42, y + 0.13), (0.6, y + 0.2)),
+        ((0.26, y - 0.01), (0.46, y - 0.06), (0.68, y - 0.06)),
+        ((0.24, y + 0.08), (0.45, y + 0.11), (0.66, y + 0.17)),
     ]
-    return [Paint(stroke(side, 0.022, 0.008), rgb, 0.7) for line in lines for side in both(line)]
+    return [Paint(stroke(side, 0.042, 0.026), rgb, 0.5) for line in lines for side in both(line)]
 
 
 def _cat(body: Body, light: Light) -> list[Paint]:
@@ -134,7 +133,7 @@ def _tabby(body: Body, _light: Light) -> list[Paint]:
             ((-0.6, -0.12), (-0.42, -0.08)),
             ((-0.58, 0.0), (-0.42, 0.02)),
         ]
-        return [Paint(stroke(line, 0.075, 0.03), dark, 0.9) for line in stripes]
+        return [Paint(stroke(line, 0.09, 0.045), dark, 0.75) for line in stripes]
     if mark == "blaze":
         blaze = smooth(
             [
@@ -154,7 +153,7 @@ def _tabby(body: Body, _light: Light) -> list[Paint]:
         return [
             Paint(
                 smooth([(0.1, -0.36), (0.26, -0.46), (0.42, -0.34), (0.42, -0.12), (0.24, -0.06), (0.1, -0.18)], 4),
-                lit(body.albedo, -0.42),
+                lit(body.albedo, -0.34),
                 0.9,
             )
         ]
@@ -167,10 +166,7 @@ def _dog(body: Body, light: Light) -> list[Paint]:
         Paint(whole(((0.0, -0.16), (0.18, -0.08), (0.29, 0.1), (0.22, 0.28), (0.0, 0.34))), pale),
         *mouth(body, 0.0, 0.12, 0.15),
         *_nose(0, 0.0, 0.12, (52, 42, 48)),
-        *(
-            Paint(ellipse(x, y, 0.016, corners=8), lit(pale, -0.5))
-            for x, y in ((0.16, 0.1), (0.2, 0.16), (-0.16, 0.1), (-0.2, 0.16))
-        ),
+        *(Paint(ellipse(x, 0.13, 0.03, corners=10), lit(pale, -0.3)) for x in (0.18, -0.18)),
     ]
 
 
@@ -178,7 +174,6 @@ def _rabbit(body: Body, light: Light) -> list[Paint]:
     pale = mixed(body.albedo, CREAM, 0.7)
     return [
         Paint(softened([(-0.065, 0.16), (0.065, 0.16), (0.055, 0.29), (-0.055, 0.29)], 0.03), (255, 252, 244)),
-        Paint(stroke([(0, 0.17), (0, 0.29)], 0.014), (150, 130, 126)),
         *(Paint(ellipse(x, 0.13, 0.14, 0.1), pale) for x in (-0.11, 0.11)),
         *mouth(body, 0.0, 0.11, 0.1),
         *_nose(0, 0.05, 0.065, (226, 128, 140)),
@@ -286,6 +281,6 @@ def _bust(body: Body, half: float, light: Light) -> list[Paint]:
     return [
         Paint(shape, lit(rgb, -0.12)),
         Paint(clip(shape, (light.side, 0.0), -0.45 * half), lit(rgb, -0.34)),
-        Paint(chest, mixed(rgb, CREAM, 0.55)),
-        Paint(clip(ellipse(0.0, 0.32, 0.62 * half, 0.17), (0.0, -1.0), -0.3), lit(rgb, -0.55), 0.35),
+        Paint(chest, mixed(rgb, CREAM, 0.42)),
+        Paint(clip(ellipse(0.0, 0.32, 0.62 * half, 0.17), (0.0, -1.0), -0.3), lit(rgb, -0.5), 0.3),
     ]

@@ -37,7 +37,7 @@ def on_head(body: Body, place: Point) -> Point:
 def inner_line(polygon: Polygon, rgb: RGB) -> list[Paint]:
     """A thin line about a shape that lies on another one of the same body."""
     x, y = (sum(values) / len(polygon) for values in zip(*polygon, strict=True))
-    return [Paint(scaled(polygon, 1.025, (x, y)), rgb, 0.8)]
+    return [Paint(scaled(polygon, 1.03, (x, y)), rgb, 0.55)]
 
 
 def eyes(body: Body, place: Point, r: float, light: Light) -> list[Paint]:
@@ -56,8 +56,7 @@ def eyes(body: Body, place: Point, r: float, light: Light) -> list[Paint]:
             Paint(ellipse(x, y, 0.98 * r, 1.05 * r), iris),
             Paint(ellipse(x, y - 0.25 * r, 0.98 * r, 0.8 * r), lit(iris, -0.3)),
             Paint(ellipse(x + gaze, y, 0.62 * r, 0.76 * r), (24, 20, 28)),
-            Paint(ellipse(x + gaze + 0.34 * r * light.side, y - 0.4 * r, 0.3 * r, corners=12), (255, 255, 255)),
-            Paint(ellipse(x + gaze - 0.3 * r * light.side, y + 0.4 * r, 0.15 * r, corners=10), (255, 255, 255), 0.8),
+            Paint(ellipse(x + gaze + 0.34 * r * light.side, y - 0.4 * r, 0.34 * r, corners=12), (255, 255, 255), 0.95),
         ]
     return paints
 
@@ -65,7 +64,7 @@ def eyes(body: Body, place: Point, r: float, light: Light) -> list[Paint]:
 def mouth(body: Body, x: float, y: float, half: float) -> list[Paint]:
     """Two curves below the nose, and when the detail `mouth` says so a tongue."""
     lips = [
-        Paint(stroke(arc(x + side * half / 2, y, half / 2, 0.55 * half, 0, 180, 9), 0.028), DARK, 0.9)
+        Paint(stroke(arc(x + side * half / 2, y, half / 2, 0.55 * half, 0, 180, 9), 0.04), DARK, 0.8)
         for side in (-1, 1)
     ]
     if body.detail("mouth", "smile") != "open":
@@ -74,7 +73,6 @@ def mouth(body: Body, x: float, y: float, half: float) -> list[Paint]:
     return [
         Paint(scaled(tongue, 1.25, (x, y + 0.45 * half)), (110, 44, 54)),
         Paint(tongue, (236, 122, 130)),
-        Paint(stroke([(x, y + 0.5 * half), (x, y + 1.05 * half)], 0.02), (190, 84, 96)),
         *lips,
     ]
 
@@ -89,18 +87,16 @@ def neckwear(body: Body, y: float, light: Light) -> list[Paint]:
 def _scarf(y: float, rgb: RGB, side: float) -> list[Paint]:
     tail = [(0.12, y + 0.06), (0.36, y + 0.04), (0.42, 0.96), (0.2, 0.98)]
     stripes = [
-        Paint(clip(clip(tail, (0.0, 1.0), b), (0.0, -1.0), -a), lit(rgb, 0.55)) for a, b in ((0.68, 0.74), (0.82, 0.88))
+        Paint(clip(clip(tail, (0.0, 1.0), b), (0.0, -1.0), -a), lit(rgb, 0.36)) for a, b in ((0.62, 0.71), (0.81, 0.9))
     ]
     band = rounded(-0.46, y - 0.1, 0.46, y + 0.17, 0.13)
-    folds = [
-        Paint(stroke([(-0.42, v), (0.0, v + 0.06), (0.42, v)], 0.02), lit(rgb, -0.4), 0.7) for v in (y - 0.02, y + 0.05)
-    ]
+    fold = stroke([(-0.42, y), (0.0, y + 0.06), (0.42, y)], 0.04)
     return [
         Paint(tail, lit(rgb, -0.2)),
         *stripes,
         Paint(band, rgb),
         Paint(clip(band, (side, 0.0), -0.2), lit(rgb, -0.25)),
-        *folds,
+        Paint(fold, lit(rgb, -0.3), 0.6),
     ]
 
 
@@ -113,7 +109,7 @@ def _bow(y: float, rgb: RGB, side: float) -> list[Paint]:
     return [
         Paint(wings[1], lit(rgb, -0.28)),
         Paint(wings[0], rgb),
-        *(Paint(stroke([(s * 0.06, y), (s * 0.22, y - 0.03)], 0.03, 0.01), lit(rgb, -0.5), 0.8) for s in (-1, 1)),
+        *(Paint(stroke([(s * 0.06, y), (s * 0.22, y - 0.03)], 0.045, 0.02), lit(rgb, -0.4), 0.7) for s in (-1, 1)),
         Paint(rounded(-0.075, y - 0.08, 0.075, y + 0.08, 0.05), lit(rgb, 0.2)),
     ]
 
@@ -125,7 +121,7 @@ def _collar(y: float, rgb: RGB, side: float) -> list[Paint]:
         Paint(clip(band, (side, 0.0), -0.14), lit(rgb, -0.3)),
         Paint(ellipse(0, y + 0.2, 0.095), (196, 150, 52)),
         Paint(ellipse(0.01 * side, y + 0.18, 0.08), (244, 206, 96)),
-        Paint(stroke([(-0.06, y + 0.2), (0.06, y + 0.2)], 0.022), (140, 100, 40)),
+        Paint(stroke([(-0.06, y + 0.2), (0.06, y + 0.2)], 0.036), (166, 124, 58)),
     ]
 
 

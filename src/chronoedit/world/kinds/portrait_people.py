@@ -70,11 +70,10 @@ def _shirt(body: Body, light: Light) -> list[Paint]:
     ]
     if body.detail("mark", "plain") == "tabby":
         paints += [
-            Paint(clip(clip(shape, (0.0, 1.0), y + 0.06), (0.0, -1.0), -y), lit(rgb, 0.6), 0.9)
-            for y in (0.6, 0.74, 0.88)
+            Paint(clip(clip(shape, (0.0, 1.0), y + 0.1), (0.0, -1.0), -y), lit(rgb, 0.45), 0.9) for y in (0.6, 0.82)
         ]
     folds = [[(0.5, 1.0), (0.47, 0.82), (0.52, 0.7)], [(-0.5, 1.0), (-0.47, 0.82), (-0.52, 0.7)]]
-    return [*paints, *(Paint(stroke(fold, 0.03, 0.015), lit(rgb, -0.5), 0.8) for fold in folds)]
+    return [*paints, *(Paint(stroke(fold, 0.045, 0.03), lit(rgb, -0.4), 0.6) for fold in folds)]
 
 
 def _neckline(body: Body) -> list[Paint]:
@@ -103,7 +102,7 @@ def _features(body: Body, skin: RGB, hair: RGB, light: Light) -> list[Paint]:
             Paint(ellipse(x, y + 0.008, 0.09, 0.066), (252, 250, 246)),
             Paint(ellipse(x + gaze, y + 0.004, 0.058, 0.064), iris),
             Paint(ellipse(x + gaze, y + 0.004, 0.034, 0.04), (24, 20, 28)),
-            Paint(ellipse(x + gaze + 0.02 * light.side, y - 0.022, 0.018, corners=10), (255, 255, 255)),
+            Paint(ellipse(x + gaze + 0.02 * light.side, y - 0.022, 0.026, corners=10), (255, 255, 255), 0.9),
         ]
     nose = [
         (0.02 * -light.side, -0.12),
@@ -111,7 +110,7 @@ def _features(body: Body, skin: RGB, hair: RGB, light: Light) -> list[Paint]:
         (0.035 * -light.side, 0.02),
         (0.05 * light.side, 0.025),
     ]
-    return [*paints, Paint(stroke(nose, 0.026), lit(skin, -0.34)), *_lips(body, skin)]
+    return [*paints, Paint(stroke(nose, 0.038), lit(skin, -0.28)), *_lips(body, skin)]
 
 
 def _lips(body: Body, skin: RGB) -> list[Paint]:
@@ -123,7 +122,7 @@ def _lips(body: Body, skin: RGB) -> list[Paint]:
             Paint(clip(laugh, (0.0, -1.0), -0.165), (224, 110, 112)),
         ]
     smile = arc(0, 0.05, 0.13, 0.09, 20, 160, 11)
-    return [Paint(stroke(smile, 0.034), mixed((176, 70, 70), skin, 0.15))]
+    return [Paint(stroke(smile, 0.042), mixed((176, 70, 70), skin, 0.15))]
 
 
 def _back_hair(cut: str, hair: RGB) -> list[Paint]:

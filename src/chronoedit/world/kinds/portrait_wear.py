@@ -56,16 +56,14 @@ def _glasses(body: Body, light: Light) -> list[Paint]:
     for side in (-1.0, 1.0):
         rim, pane = _at(lens, side), _at([(0.8 * x, 0.8 * y) for x, y in lens], side)
         x = side * LENS_X
-        low, high = x - 0.62, x + 0.1
-        glint = [(low, 0.5), (low + 0.75, -0.7), (low + 1.05, -0.7), (low + 0.3, 0.5)]
-        thin = [(high, 0.4), (high + 0.5, -0.5), (high + 0.62, -0.5), (high + 0.12, 0.4)]
+        low = x - 0.6
+        glint = [(low, 0.5), (low + 0.7, -0.66), (low + 1.16, -0.66), (low + 0.46, 0.5)]
         paints += [
             Paint([(px, py + 0.24) for px, py in rim], (40, 24, 40), 0.22),
             Paint(rim, lit(rgb, 0.06 if side == light.side else -0.1)),
             Paint(pane, glass),
             Paint(clip(pane, (0.0, -1.0), -0.1), lit(glass, 0.14)),
-            Paint(glint, (255, 255, 255), 0.4),
-            Paint(thin, (255, 255, 255), 0.26),
+            Paint(glint, (255, 255, 255), 0.24),
         ]
     return paints
 
@@ -93,12 +91,10 @@ def _beanie(body: Body, light: Light) -> list[Paint]:
     rgb = body.albedo
     dome = _dome(1.06, -0.68, 0.66)
     ribs = [
-        Paint(stroke([(0.3 * k, 0.6), (0.26 * k, 0.0), (0.1 * k, -0.62)], 0.06, 0.03), lit(rgb, -0.4), 0.6)
-        for k in range(-3, 4)
+        Paint(stroke([(0.44 * k, 0.6), (0.38 * k, 0.0), (0.16 * k, -0.62)], 0.12, 0.07), lit(rgb, -0.3), 0.5)
+        for k in (-1.5, -0.5, 0.5, 1.5)
     ]
-    knit = [
-        Paint(box(x - 0.03, 0.46, x + 0.03, 0.94), lit(rgb, -0.1), 0.8) for x in (-0.9, -0.6, -0.3, 0.0, 0.3, 0.6, 0.9)
-    ]
+    knit = [Paint(box(x - 0.05, 0.46, x + 0.05, 0.94), lit(rgb, 0.06), 0.8) for x in (-0.72, -0.24, 0.24, 0.72)]
     return [
         Paint(ellipse(0, -0.74, 0.3, 0.27), lit(rgb, 0.5)),
         Paint(ellipse(0.08 * light.side, -0.8, 0.19, 0.16), lit(rgb, 0.7)),
@@ -113,17 +109,13 @@ def _straw_hat(body: Body, light: Light) -> list[Paint]:
     rgb = body.albedo
     dome = [(-0.84, 0.62), *arc(0, 0.0, 0.8, 0.74, 190, 350, 15), (0.84, 0.62)]
     weave = [
-        Paint(stroke(arc(0, 0.78 - 0.02 * k, 1.3 + 0.13 * k, 0.1 + 0.04 * k, 5, 175, 15), 0.035), lit(rgb, -0.35), 0.7)
-        for k in range(3)
+        Paint(stroke(arc(0, 0.78, 1.42, 0.14, 5, 175, 15), 0.08), lit(rgb, -0.3), 0.5),
     ]
     return [
         *bands(ellipse(0, 0.72, 1.74, 0.28), rgb, light),
         *weave,
         *bands(dome, lit(rgb, 0.06), light, 0.3),
-        *(
-            Paint(stroke([(-0.8, y), (0.0, y + 0.06), (0.8, y)], 0.03), lit(rgb, -0.34), 0.6)
-            for y in (-0.34, -0.12, 0.1)
-        ),
+        *(Paint(stroke([(-0.8, y), (0.0, y + 0.06), (0.8, y)], 0.09), lit(rgb, -0.2), 0.5) for y in (-0.32, 0.0)),
         Paint([(-0.83, 0.3), (0.0, 0.4), (0.83, 0.3), (0.85, 0.64), (0.0, 0.76), (-0.85, 0.64)], lit(rgb, -0.6)),
     ]
 
@@ -133,17 +125,15 @@ def _party_hat(body: Body, light: Light) -> list[Paint]:
     rgb = body.albedo
     cone = [(-0.72, 0.84), (0.0, -0.86), (0.72, 0.84), *arc(0, 0.84, 0.72, 0.13, 0, 180, 11)]
     dots = (
-        (-0.08, -0.3, 0.09),
-        (0.2, 0.1, 0.11),
-        (-0.26, 0.3, 0.12),
-        (0.08, 0.6, 0.13),
-        (0.46, 0.66, 0.1),
-        (-0.5, 0.76, 0.1),
+        (0.0, -0.28, 0.13),
+        (0.2, 0.16, 0.15),
+        (-0.24, 0.4, 0.16),
+        (0.3, 0.66, 0.16),
     )
     return [
         Paint(cone, rgb),
         Paint(clip(cone, (light.side, 0.0), -0.12), lit(rgb, -0.28)),
-        *(Paint(ellipse(x, y, r), lit(rgb, 0.66)) for x, y, r in dots),
+        *(Paint(ellipse(x, y, r), lit(rgb, 0.56)) for x, y, r in dots),
         *(
             Paint(ellipse(0.15 * math.sin(a), -0.84 + 0.15 * math.cos(a), 0.12, corners=12), ALBEDO["yellow"])
             for a in (0.0, 1.3, 2.6, 3.9, 5.2)
@@ -156,12 +146,12 @@ def _cap(body: Body, light: Light) -> list[Paint]:
     rgb, flip = body.albedo, body.detail("flip", 1.0)
     dome = [(-0.98, 0.7), *arc(0, 0.3, 0.98, 1.06, 180, 360, 17), (0.98, 0.7), (0.0, 0.86)]
     peak = smooth([(-0.2, 0.62), (0.7, 0.5), (1.4, 0.62), (1.74, 0.86), (1.2, 1.0), (0.4, 0.92)], 4)
-    seams = [stroke(arc(0, 0.3, w, 1.04, 180, 270, 9), 0.035) for w in (0.45,)] + [
-        stroke(arc(0, 0.3, w, 1.04, 270, 360, 9), 0.035) for w in (0.45,)
+    seams = [stroke(arc(0, 0.3, w, 1.04, 180, 270, 9), 0.08) for w in (0.45,)] + [
+        stroke(arc(0, 0.3, w, 1.04, 270, 360, 9), 0.08) for w in (0.45,)
     ]
     return [
         *bands(dome, rgb, light, 0.3),
-        *(Paint(seam, lit(rgb, -0.4), 0.7) for seam in seams),
+        *(Paint(seam, lit(rgb, -0.3), 0.5) for seam in seams),
         Paint(ellipse(0, -0.76, 0.13, 0.08), lit(rgb, -0.2)),
         Paint(ellipse(0.0, 0.16, 0.3, 0.27), lit(rgb, 0.72)),
         Paint([(flip * x, y) for x, y in peak], lit(rgb, -0.3)),
@@ -189,12 +179,12 @@ def _crown(body: Body, light: Light) -> list[Paint]:
         Paint(shape, rgb),
         Paint(clip(shape, (light.side, 0.0), -0.3), lit(rgb, -0.3)),
         Paint(clip(shape, (-light.side, 0.0), -0.46), lit(rgb, 0.34)),
-        Paint([(-0.93, 0.5), (0.93, 0.5), (0.91, 0.62), (-0.91, 0.62)], lit(rgb, -0.4)),
+        Paint([(-0.93, 0.42), (0.93, 0.42), (0.91, 0.54), (-0.91, 0.54)], lit(rgb, -0.3)),
         *(
-            Paint(ellipse(x, y, 0.12, corners=14), lit(rgb, 0.4))
+            Paint(ellipse(x, y, 0.14, corners=14), lit(rgb, 0.4))
             for x, y in ((-1.0, -0.54), (-0.5, -0.84), (0.0, -0.9), (0.5, -0.84), (1.0, -0.54))
         ),
-        *(Paint(ellipse(x, 0.76, 0.13, 0.1, 14), ALBEDO[name]) for x, name in stones),
+        *(Paint(ellipse(x, 0.72, 0.17, 0.14, 14), ALBEDO[name]) for x, name in stones),
     ]
 
 

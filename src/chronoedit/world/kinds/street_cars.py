@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 RUBBER: RGB = (40, 40, 46)
 PLASTIC: RGB = (58, 60, 68)
-RIM: RGB = (198, 204, 212)
+RIM: RGB = (178, 184, 194)
 PANE: RGB = (92, 128, 152)
 
 
@@ -103,7 +103,7 @@ MODELS: dict[str, Coachwork] = {
         ),
         glass=((-2.12, -0.12), (-2.12, -0.72), (-0.5, -0.72), (2.08, -0.72), (2.17, -0.12), (0.0, -0.12)),
         pillars=((-1.28, 0.09), (-0.44, 0.09), (0.4, 0.09), (1.24, 0.09)),
-        doors=(1.3, 1.68, 2.04),
+        doors=(1.3, 1.3, 2.04),
         wheels=(-1.3, 0.86),
         wheel=0.32,
         nose=(2.24, 0.38),
@@ -186,7 +186,6 @@ def _shell(work: Coachwork, rgb: RGB, light: Light) -> list[Paint]:
         Paint(shoulder, lit(rgb, 0.34)),
         Paint(below(shell, 0.2), lit(rgb, -0.16)),
         Paint(below(shell, 0.42), lit(rgb, -0.32)),
-        Paint(clip(below(shell, 0.14), (0.0, 1.0), 0.2), lit(rgb, 0.2)),
     ]
 
 
@@ -202,31 +201,25 @@ def _cabin(work: Coachwork, rgb: RGB) -> list[Paint]:
         Paint(below(glass, top + 0.55 * height), lit(PANE, -0.3)),
     ]
     driver = [
-        ellipse(x, y, 0.13, 0.16, 14),
-        [(x - 0.22, foot), (x - 0.16, foot - 0.2), (x + 0.14, foot - 0.2), (x + 0.2, foot)],
+        ellipse(x, y, 0.15, 0.17, 14),
+        [(x - 0.24, foot), (x - 0.17, foot - 0.2), (x + 0.15, foot - 0.2), (x + 0.22, foot)],
     ]
-    paints += [Paint(each, mixed((66, 56, 60), PANE, 0.12), 0.85) for each in driver]
-    for start in (-0.9, 0.25, 1.3):
-        slant = [(start, foot), (start + 0.5, top), (start + 0.72, top), (start + 0.22, foot)]
-        glint = clip(
-            clip(slant, (1.0, 0.0), max(px for px, _ in glass) - 0.34), (-1.0, 0.0), -min(px for px, _ in glass) - 0.34
-        )
-        paints.append(Paint(glint, (226, 242, 250), 0.4))
+    paints += [Paint(each, mixed((66, 56, 60), PANE, 0.35), 0.8) for each in driver]
+    slant = [(-0.9, foot), (-0.4, top), (-0.12, top), (-0.62, foot)]
+    glint = clip(slant, (-1.0, 0.0), -min(px for px, _ in glass) - 0.34)
+    paints.append(Paint(glint, (226, 242, 250), 0.36))
     paints += [
-        Paint(box(px - w / 2, top - 0.06, px + w / 2, foot), lit(rgb, -0.3)) for px, w in work.pillars if w > 0.01
+        Paint(box(px - 0.7 * w, top - 0.06, px + 0.7 * w, foot), lit(rgb, -0.2)) for px, w in work.pillars if w > 0.01
     ]
     return paints
 
 
 def _trim(work: Coachwork, rgb: RGB) -> list[Paint]:
-    """Door lines and handles, the sill, lamps, and the arches of the wheels."""
+    """Door lines, the sill, lamps, and the arches of the wheels."""
     bottom, waist = work.shell[-1][1], work.glass[0][1]
     tail, nose = work.shell[-1][0], work.shell[-2][0]
     paints = [
-        Paint(box(x - 0.025, waist, x + 0.025, bottom - 0.14), lit(rgb, -0.55), 0.8) for x in dict.fromkeys(work.doors)
-    ]
-    paints += [
-        Paint(rounded(x + 0.1, waist + 0.2, x + 0.32, waist + 0.27, 0.03), lit(rgb, -0.5)) for x in work.doors[:2]
+        Paint(box(x - 0.045, waist, x + 0.045, bottom - 0.14), lit(rgb, -0.4), 0.6) for x in dict.fromkeys(work.doors)
     ]
     paints += [
         Paint(rounded(tail - 0.1, bottom - 0.13, nose + 0.1, bottom + 0.05, 0.06), PLASTIC),
@@ -239,12 +232,12 @@ def _trim(work: Coachwork, rgb: RGB) -> list[Paint]:
 
 
 def _wheel(x: float, y: float, r: float, roll: float) -> list[Paint]:
-    """A tyre, a rim, and five spokes that show how far it has turned."""
+    """A tyre, a rim, and four spokes that show how far it has turned."""
     spokes = []
-    for k in range(5):
-        turn = roll + 2 * math.pi * k / 5
+    for k in range(4):
+        turn = roll + math.pi * k / 2
         cos, sin = math.cos(turn), math.sin(turn)
-        reach, half = 0.6 * r, 0.1 * r
+        reach, half = 0.6 * r, 0.15 * r
         spokes.append(
             [
                 (x - half * sin, y + half * cos),
@@ -255,8 +248,8 @@ def _wheel(x: float, y: float, r: float, roll: float) -> list[Paint]:
         )
     return [
         Paint(ellipse(x, y, r, corners=36), RUBBER),
-        Paint(ellipse(x, y, 0.66 * r), lit(RIM, -0.1)),
-        Paint(ellipse(x, y, 0.56 * r), lit(RIM, -0.62)),
+        Paint(ellipse(x, y, 0.68 * r), lit(RIM, -0.1)),
+        Paint(ellipse(x, y, 0.54 * r), lit(RIM, -0.36)),
         *(Paint(spoke, lit(RIM, 0.15), 0.98) for spoke in spokes),
         Paint(ellipse(x, y, 0.17 * r, corners=12), lit(RIM, 0.3), 0.98),
     ]
@@ -264,5 +257,6 @@ def _wheel(x: float, y: float, r: float, roll: float) -> list[Paint]:
 
 NOUNS = {"sedan": "sedan", "suv": "SUV", "van": "van", "pickup": "pickup truck", "bus": "bus"}
 CARS: dict[str, Kind] = {
-    name: Kind(nouns=(noun,), outline=_outline, paint=_car, group="cars", turn_deg=30) for name, noun in NOUNS.items()
+    name: Kind(nouns=(noun,), outline=_outline, paint=_car, group="cars", edge=0.7, turn_deg=30)
+    for name, noun in NOUNS.items()
 }

@@ -120,8 +120,8 @@ def _head(x: float, y: float, body: Body, light: Light) -> list[Paint]:
         Paint(ellipse(x + 0.24, y + 0.04, 0.055, 0.05, 10), lit(skin, -0.06)),
         Paint(ellipse(x, y, 0.24, 0.25, 24), skin),
         Paint(clip(ellipse(x, y, 0.24, 0.25, 24), (light.side, 0.0), light.side * x - 0.1), lit(skin, -0.16)),
-        Paint(ellipse(x + 0.12, y, 0.035, 0.045, 10), (40, 34, 40), 0.95),
-        Paint(ellipse(x + 0.08, y + 0.1, 0.05, 0.035, 10), (236, 120, 110), 0.45),
+        Paint(ellipse(x + 0.12, y, 0.045, 0.06, 10), (40, 34, 40), 0.95),
+        Paint(ellipse(x + 0.08, y + 0.11, 0.06, 0.045, 10), (236, 120, 110), 0.4),
         *([Paint(cap, hair)] if style != "beanie" else []),
     ]
     if style == "beanie":
@@ -158,7 +158,7 @@ def _pedestrian(body: Body, light: Light) -> list[Paint]:
         pack = rounded(-0.42, top + 0.03, -0.16, top + 0.46, 0.09)
         paints = [
             Paint(pack, ALBEDO[body.detail("shoes", "brown")]),
-            Paint(box(-0.42, top + 0.2, -0.18, top + 0.25), (60, 44, 40), 0.7),
+            Paint(box(-0.42, top + 0.18, -0.18, top + 0.26), (60, 44, 40), 0.5),
             *paints,
         ]
     return mirrored(paints, flip)
@@ -209,7 +209,7 @@ def _cyclist(body: Body, light: Light) -> list[Paint]:
         paints += _tyre(x, hub, roll)
     paints += _shank(hip, pedals[1], lit(trousers, -0.3))
     tubes = [[(HUBS[0], hub), CRANK, seat, (HUBS[0], hub)], [seat, stem, CRANK], [grip, stem, (HUBS[1], hub)]]
-    paints += [Paint(stroke(tube, 0.11), rgb) for tube in tubes]
+    paints += [Paint(stroke(tube, 0.13), rgb) for tube in tubes]
     paints.append(Paint(rounded(-0.48, -0.02, -0.14, 0.07, 0.04), (52, 44, 44)))
     paints += _shank(hip, pedals[0], trousers)
     back = [(-0.44, -0.08), (-0.16, 0.04), (0.26, -0.42), (0.2, -0.6), (0.02, -0.58)]
@@ -220,7 +220,7 @@ def _cyclist(body: Body, light: Light) -> list[Paint]:
             Paint(back, rgb),
             Paint([(-0.44, -0.08), (-0.1, -0.3), (0.2, -0.6), (0.02, -0.58)], lit(rgb, 0.2)),
             Paint(ellipse(x, y, 0.19, 0.2, 20), skin),
-            Paint(ellipse(x + 0.1, y + 0.02, 0.03, 0.04, 8), (40, 34, 40), 0.95),
+            Paint(ellipse(x + 0.1, y + 0.02, 0.04, 0.055, 10), (40, 34, 40), 0.95),
             Paint(arc(x - 0.02, y - 0.03, 0.24, 0.23, 175, 355, 14), rgb),
             Paint(arc(x - 0.02, y - 0.1, 0.16, 0.13, 180, 360, 10), lit(rgb, 0.35)),
             Paint(stroke([shoulder, (0.36, -0.24), grip], 0.14, 0.11), lit(rgb, -0.16)),
@@ -231,13 +231,13 @@ def _cyclist(body: Body, light: Light) -> list[Paint]:
 
 
 def _tyre(x: float, y: float, roll: float) -> list[Paint]:
-    rings = [ellipse(x, y, TYRE, corners=36), ellipse(x, y, TYRE - 0.1, corners=30)]
+    rings = [ellipse(x, y, TYRE, corners=36), ellipse(x, y, TYRE - 0.13, corners=30)]
     ring = [*rings[0], rings[0][0], rings[1][0], *rings[1][::-1]]
-    spokes = [roll + math.pi * k / 4 for k in range(4)]
+    spokes = [roll + math.pi * k / 3 for k in range(3)]
     lines = [
         [(x - 0.4 * math.cos(a), y - 0.4 * math.sin(a)), (x + 0.4 * math.cos(a), y + 0.4 * math.sin(a))] for a in spokes
     ]
-    return [*(Paint(stroke(line, 0.03), (206, 208, 214), 0.9) for line in lines), Paint(ring, RUBBER, 0.99)]
+    return [*(Paint(stroke(line, 0.09), (206, 208, 214), 0.8) for line in lines), Paint(ring, RUBBER, 0.99)]
 
 
 def _shank(hip: Point, pedal: Point, rgb: RGB) -> list[Paint]:
@@ -261,9 +261,9 @@ def _frame_of(half: float) -> Polygon:
 
 PEOPLE: dict[str, Kind] = {
     "pedestrian": Kind(
-        nouns=("pedestrian",), outline=same(_frame_of(0.34)), paint=_pedestrian, see_through=True, turn_deg=45
+        nouns=("pedestrian",), outline=same(_frame_of(0.34)), paint=_pedestrian, see_through=True, edge=0.7, turn_deg=45
     ),
     "bicycle": Kind(
-        nouns=("bicycle", "bike"), outline=same(_frame_of(1.2)), paint=_cyclist, see_through=True, turn_deg=45
+        nouns=("bicycle", "bike"), outline=same(_frame_of(1.2)), paint=_cyclist, see_through=True, edge=0.7, turn_deg=45
     ),
 }

@@ -46,8 +46,8 @@ def meadow(backdrop: Backdrop) -> list[Paint]:
     grass: RGB = mixed((128, 176, 92), backdrop.floor, 0.15)
     x = backdrop.decoration_x
     blades = [
-        Paint([(u, v), (u + 0.7, v - 3.2), (u + 1.4, v)], lit(grass, -0.3), 0.6)
-        for k in range(26)
+        Paint([(u, v), (u + 1.4, v - 4.4), (u + 2.8, v)], lit(grass, -0.16), 0.6)
+        for k in range(12)
         for u, v in [((k * 37.7 + x) % W, edge + 4 + (k * 11.3) % (W - edge))]
     ]
     return [

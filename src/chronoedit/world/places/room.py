@@ -45,7 +45,7 @@ def skirting(wall: RGB, y: float) -> list[Paint]:
 
 
 def _stripes(wall: RGB, bottom: float) -> list[Paint]:
-    return [Paint(box(x, 0, x + 6, bottom), lit(wall, -0.1), 0.55) for x in np.arange(1, W, 12.0)]
+    return [Paint(box(x, 0, x + 8, bottom), lit(wall, -0.08), 0.4) for x in np.arange(1, W, 16.0)]
 
 
 def _panels(wall: RGB, bottom: float) -> list[Paint]:
@@ -53,64 +53,61 @@ def _panels(wall: RGB, bottom: float) -> list[Paint]:
     paints = [Paint(box(0, top, W, bottom), lit(wall, 0.22)), Paint(box(0, top - 2, W, top), lit(wall, 0.45))]
     paints.append(Paint(box(0, top, W, top + 0.9), lit(wall, -0.25), 0.7))
     for x in np.arange(4, W, 21.0):
-        paints.append(Paint(box(x, top + 5, x + 17, bottom - 9), lit(wall, -0.16)))
-        paints.append(Paint(box(x + 0.9, top + 5.9, x + 17, bottom - 9), lit(wall, 0.3)))
-        paints.append(Paint(box(x + 0.9, top + 5.9, x + 16.1, bottom - 9.9), lit(wall, 0.16)))
+        paints.append(Paint(box(x, top + 5, x + 17, bottom - 9), lit(wall, -0.02)))
+        paints.append(Paint(box(x + 1.2, top + 6.2, x + 17, bottom - 9), lit(wall, 0.26)))
+        paints.append(Paint(box(x + 1.2, top + 6.2, x + 15.8, bottom - 10.2), lit(wall, 0.16)))
     return paints
 
 
 def _bricks(wall: RGB, bottom: float) -> list[Paint]:
-    paints = [Paint(box(0, 0, W, bottom), lit(wall, 0.14))]
-    for row, y in enumerate(np.arange(0, bottom, 7.0)):
-        for column, x in enumerate(np.arange(-15 + 7.5 * (row % 2), W, 15.0)):
-            shade = -0.05 - 0.05 * ((row * 7 + column * 5) % 4)
-            paints.append(Paint(box(x + 0.5, y + 0.5, x + 14.5, min(y + 6.4, bottom)), lit(wall, shade)))
+    paints = [Paint(box(0, 0, W, bottom), lit(wall, 0.04))]
+    for row, y in enumerate(np.arange(0, bottom, 9.0)):
+        for column, x in enumerate(np.arange(-20 + 10 * (row % 2), W, 20.0)):
+            shade = -0.05 - 0.025 * ((row * 7 + column * 5) % 4)
+            paints.append(Paint(box(x + 0.7, y + 0.7, x + 19.3, min(y + 8.3, bottom)), lit(wall, shade)))
     return paints
 
 
 def _tiled(wall: RGB, bottom: float) -> list[Paint]:
-    paints = [Paint(box(0, 0, W, bottom), lit(wall, -0.16))]
-    for row, y in enumerate(np.arange(bottom - 98, bottom, 14.0)):
-        for column, x in enumerate(np.arange(-5, W, 14.0)):
-            shade = 0.08 + 0.05 * ((row * 3 + column * 5) % 3)
-            paints.append(Paint(box(x + 0.4, y + 0.4, x + 13.6, y + 13.6), lit(wall, shade)))
-            paints.append(Paint([(x + 1.6, y + 1.6), (x + 6, y + 1.6), (x + 1.6, y + 6)], (255, 255, 255), 0.3))
+    paints = [Paint(box(0, 0, W, bottom), lit(wall, -0.05))]
+    for row, y in enumerate(np.arange(bottom - 108, bottom, 18.0)):
+        for column, x in enumerate(np.arange(-7, W, 18.0)):
+            shade = 0.06 + 0.03 * ((row * 3 + column * 5) % 3)
+            paints.append(Paint(box(x + 0.7, y + 0.7, x + 17.3, y + 17.3), lit(wall, shade)))
+            paints.append(Paint([(x + 2.2, y + 2.2), (x + 8, y + 2.2), (x + 2.2, y + 8)], (255, 255, 255), 0.15))
     return paints
 
 
 def _dots(wall: RGB, bottom: float) -> list[Paint]:
     return [
-        Paint(ellipse(x, y, 1.5, corners=10), lit(wall, -0.16), 0.8)
-        for row, y in enumerate(np.arange(5, bottom - 4, 9.0))
-        for x in np.arange(3 + 6.5 * (row % 2), W, 13.0)
+        Paint(ellipse(x, y, 2.1, corners=14), lit(wall, -0.1), 0.7)
+        for row, y in enumerate(np.arange(6, bottom - 4, 12.0))
+        for x in np.arange(3 + 8.5 * (row % 2), W, 17.0)
     ]
 
 
 def planks(floor: RGB, top: float) -> list[Paint]:
-    """Boards that run towards the eye, with a little grain."""
+    """Boards that run towards the eye."""
     paints = gradient((0, top, W, W), lit(floor, -0.14), lit(floor, 0.12), 8)
-    far, near = np.linspace(-12, W + 12, 12), np.linspace(-90, W + 90, 12)
+    far, near = np.linspace(-12, W + 12, 9), np.linspace(-90, W + 90, 9)
     for k, (a, b) in enumerate(zip(zip(far, near, strict=True), zip(far[1:], near[1:], strict=True), strict=False)):
         board = [(a[0], top), (b[0], top), (b[1], W), (a[1], W)]
-        paints.append(Paint(board, lit(floor, (-0.12, 0.05, -0.04, 0.12)[(k * 3) % 4]), 0.55))
-        paints.append(Paint(stroke([(a[0], top), (a[1], W)], 0.35, 0.8), lit(floor, -0.55), 0.6))
-        for share in (0.3, 0.66):
-            grain = [(f + share * (g - f), y) for (f, g), y in (((a[0], b[0]), top), ((a[1], b[1]), W))]
-            paints.append(Paint(stroke(grain, 0.2, 0.6), lit(floor, -0.3), 0.3))
+        paints.append(Paint(board, lit(floor, (-0.08, 0.04, -0.03, 0.08)[(k * 3) % 4]), 0.55))
+        paints.append(Paint(stroke([(a[0], top), (a[1], W)], 0.6, 1.2), lit(floor, -0.3), 0.5))
     return paints
 
 
 def chequered(floor: RGB, top: float) -> list[Paint]:
     """Tiles of two shades in perspective."""
     paints = gradient((0, top, W, W), lit(floor, -0.1), lit(floor, 0.14), 8)
-    rows = [top + (W - top) * (k / 5) ** 1.6 for k in range(6)]
-    far, near = np.linspace(-20, W + 20, 15), np.linspace(-150, W + 150, 15)
+    rows = [top + (W - top) * (k / 4) ** 1.6 for k in range(5)]
+    far, near = np.linspace(-20, W + 20, 12), np.linspace(-150, W + 150, 12)
     for row, (y0, y1) in enumerate(zip(rows, rows[1:], strict=False)):
         s0, s1 = ((y - top) / (W - top) for y in (y0, y1))
         at0, at1 = (far + (near - far) * s for s in (s0, s1))
-        for k in range(row % 2, 14, 2):
+        for k in range(row % 2, 11, 2):
             tile = [(at0[k], y0), (at0[k + 1], y0), (at1[k + 1], y1), (at1[k], y1)]
-            paints.append(Paint(tile, lit(floor, -0.26), 0.6))
+            paints.append(Paint(tile, lit(floor, -0.18), 0.5))
     return paints
 
 
@@ -135,13 +132,12 @@ def _window(backdrop: Backdrop) -> list[Paint]:
 
 def _picture(backdrop: Backdrop) -> list[Paint]:
     x = backdrop.decoration_x
-    wood = mixed((128, 88, 56), backdrop.wall, 0.15)
+    wood = mixed((128, 88, 56), backdrop.wall, 0.3)
     hills = [(x - 10.5, 35), (x - 10.5, 30), (x - 5, 26), (x, 30), (x + 5, 24.5), (x + 10.5, 29), (x + 10.5, 35)]
     return [
         Paint(box(x - 13, 18, x + 15, 40.5), SHADE, 0.16),
         Paint(box(x - 14, 16.5, x + 14, 38.5), wood),
-        Paint(box(x - 14, 16.5, x + 14, 17.6), lit(wood, 0.3)),
-        Paint(box(x - 12, 18.5, x + 12, 36.5), (246, 240, 226)),
+        Paint(box(x - 12, 18.5, x + 12, 36.5), mixed((246, 240, 226), backdrop.wall, 0.3)),
         *gradient((x - 10.5, 20, x + 10.5, 35), (244, 204, 164), (250, 232, 204), 4),
         Paint(ellipse(x + 4, 25, 2.4), (240, 150, 96)),
         Paint(hills, (126, 152, 160)),
@@ -154,17 +150,15 @@ def _shelf(backdrop: Backdrop) -> list[Paint]:
     paints = [Paint(box(x - 22, 44, x + 22, 47.5), SHADE, 0.16), Paint(box(x - 23, 40, x + 23, 44), wood)]
     paints += [
         Paint(box(x - 23, 40, x + 23, 41), lit(wood, 0.3)),
-        Paint(box(x - 23, 43.2, x + 23, 44), lit(wood, -0.4)),
+        Paint(box(x - 23, 43.2, x + 23, 44), lit(wood, -0.2)),
     ]
     left = x - 19
-    for k, (width, height) in enumerate(((3.4, 14), (2.6, 12), (3.8, 15), (2.8, 11.5), (3.2, 13.5))):
-        rgb = mixed(
-            ((150, 96, 92), (104, 122, 148), (172, 150, 108), (112, 138, 118), (132, 112, 140))[k], backdrop.wall, 0.3
-        )
+    for k, (width, height) in enumerate(((4.4, 14), (3.6, 12), (4.6, 15), (3.8, 12.5))):
+        rgb = mixed(((150, 96, 92), (104, 122, 148), (172, 150, 108), (112, 138, 118))[k], backdrop.wall, 0.4)
         paints += [Paint(box(left, 40 - height, left + width, 40), rgb)]
         paints += [
-            Paint(box(left, 40 - height, left + 0.8, 40), lit(rgb, 0.25)),
-            Paint(box(left, 30, left + width, 31), lit(rgb, 0.4), 0.7),
+            Paint(box(left, 40 - height, left + 1.2, 40), lit(rgb, 0.15)),
+            Paint(box(left, 29.6, left + width, 31.2), lit(rgb, 0.25), 0.7),
         ]
         left += width + 0.2
     pot = mixed((176, 122, 96), backdrop.wall, 0.2)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..drawing import Paint, glow
+from ..drawing import Paint, glow, gradient
 from ..geometry import arc, box, clip, ellipse, stroke
 from ..palette import RGB, SHADE, lit, mixed
 from .base import W
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from ..state import Backdrop
 
 # from the line on which cars stand: where houses stand, and the two kerbs
-HOUSES_PX, KERB_PX, NEAR_KERB_PX = 27.0, 17.0, 14.0
-CROSSWALK_PX = 12.5  # half its width in the middle of the road
-STOP_LINE_PX = 6.0  # from the crosswalk to the line before it
+HOUSES_PX, KERB_PX, NEAR_KERB_PX = 29.0, 19.0, 15.0
+CROSSWALK_PX = 13.0  # half its width in the middle of the road
+STOP_LINE_PX = 5.5  # from the crosswalk to the line before it
+GROUND_FLOOR_PX, STOREY_PX = 21.0, 17.0
 
 FACADES: tuple[RGB, ...] = (
     *((232, 196, 160), (206, 142, 118), (226, 214, 190), (160, 182, 178), (222, 184, 178), (178, 190, 208)),
@@ -44,7 +45,7 @@ class Hour:
 
 HOURS: dict[str, Hour] = {
     "day": Hour(
-        zenith=(104, 172, 232),
+        zenith=(136, 190, 234),
         haze=(222, 238, 244),
         tint=(255, 250, 236),
         much=0.06,
@@ -60,7 +61,12 @@ HOURS: dict[str, Hour] = {
         clouds=(232, 236, 238),
     ),
     "dusk": Hour(
-        zenith=(92, 84, 150), haze=(252, 190, 140), tint=(150, 92, 130), much=0.3, windows=0.75, clouds=(246, 164, 150)
+        zenith=(112, 100, 160),
+        haze=(252, 190, 140),
+        tint=(150, 92, 130),
+        much=0.3,
+        windows=0.75,
+        clouds=(246, 164, 150),
     ),
 }
 
@@ -77,7 +83,7 @@ def street(backdrop: Backdrop) -> list[Paint]:
         *_houses(backdrop, hour, base, rng),
         *_pavement(backdrop, hour, base),
         *_trees(backdrop, hour, base, rng),
-        *_road(backdrop, hour, rng),
+        *_road(backdrop, hour),
     ]
 
 
@@ -85,13 +91,17 @@ def _heaven(backdrop: Backdrop, hour: Hour, rng: np.random.Generator) -> list[Pa
     x = 64.0 + 46 * (1 if backdrop.light >= 0 else -1)
     paints = []
     if hour.windows < 0.1:
-        paints += [*glow(x, 14, 20, 20, (255, 246, 206), 0.6), Paint(ellipse(x, 14, 6), (255, 250, 222))]
+        paints += [*glow(x, 16, 24, 24, (255, 246, 206), 0.6), Paint(ellipse(x, 16, 8), (255, 250, 222))]
     elif hour.windows > 0.5:
-        paints += [*glow(x, 44, 40, 26, (255, 214, 150), 0.6), Paint(ellipse(x, 40, 7), (255, 228, 164))]
-    for _ in range(3):
-        x, y, width = float(rng.uniform(0, W)), float(rng.uniform(8, 34)), float(rng.uniform(20, 38))
-        paints += cloud(x, y + 0.8, width, lit(hour.clouds, -0.14), 1.0)
-        paints += cloud(x, y - 0.6, 0.94 * width, hour.clouds, 1.0)
+        paints += [*glow(x, 44, 40, 26, (255, 214, 150), 0.6), Paint(ellipse(x, 40, 9), (255, 228, 164))]
+    for k in range(2):
+        x, y, width = (
+            32 + 64.0 * k + float(rng.uniform(-20, 20)),
+            float(rng.uniform(12, 24)),
+            float(rng.uniform(34, 46)),
+        )
+        paints += cloud(x, y + 1.6, width, mixed(hour.clouds, hour.haze, 0.5), 1.0)
+        paints += cloud(x, y - 0.6, 0.94 * width, mixed(hour.clouds, hour.haze, 0.2), 1.0)
     return paints
 
 
@@ -99,32 +109,32 @@ def _tinted(rgb: RGB, hour: Hour) -> RGB:
     return mixed(rgb, hour.tint, hour.much)
 
 
+def _hazy(rgb: RGB, hour: Hour) -> RGB:
+    """As things look from across the street."""
+    return mixed(_tinted(rgb, hour), hour.haze, 0.27)
+
+
 def _far_roofs(base: float, hour: Hour, rng: np.random.Generator) -> list[Paint]:
     """A pale skyline behind the row of houses."""
-    rgb = mixed(mixed((150, 160, 182), hour.haze, 0.5), hour.tint, 0.15)
-    paints, x = [], -6.0
+    rgb = mixed(mixed((150, 160, 182), hour.haze, 0.6), hour.tint, 0.15)
+    paints, x = [], -12.0
     while x < W:
-        width, height = float(rng.uniform(9, 18)), float(rng.uniform(34, 62))
-        paints.append(Paint(box(x, base - height, x + width, base), lit(rgb, float(rng.uniform(-0.06, 0.06)))))
-        if rng.uniform() < 0.4:
-            paints.append(
-                Paint([(x, base - height), (x + width / 2, base - height - 7), (x + width, base - height)], rgb)
-            )
-        x += width + float(rng.uniform(0, 3))
+        width, height = float(rng.uniform(24, 38)), float(rng.uniform(36, 56))
+        paints.append(Paint(box(x, base - height, x + width, base), lit(rgb, float(rng.uniform(-0.05, 0.05)))))
+        x += width
     return paints
 
 
 def _houses(backdrop: Backdrop, hour: Hour, base: float, rng: np.random.Generator) -> list[Paint]:
     paints: list[Paint] = []
-    x, last = -float(rng.uniform(0, 14)), -1
+    x, last = -float(rng.uniform(0, 22)), -1
     while x < W:
-        width, height = float(rng.uniform(23, 33)), float(rng.uniform(30, 50))
+        width, height = float(rng.uniform(44, 58)), float(rng.uniform(40, 57))
         colour = int(rng.integers(len(FACADES)))
         colour = (colour + 1) % len(FACADES) if colour == last else colour
         last = colour
-        if rng.uniform() < 0.9:
-            paints += _house(x, base, width, height, _tinted(FACADES[colour], hour), backdrop, hour, rng)
-        x += width + float(rng.choice([0.0, 0.0, 5.0]))
+        paints += _house(x, base, width, height, _hazy(FACADES[colour], hour), backdrop, hour, rng)
+        x += width + float(rng.choice([0.0, 0.0, 9.0]))
     return paints
 
 
@@ -138,206 +148,149 @@ def _house(
     hour: Hour,
     rng: np.random.Generator,
 ) -> list[Paint]:
-    top, right = base - height, x + width
-    roof = _tinted(ROOFS[int(rng.integers(len(ROOFS)))], hour)
-    paints = [Paint(box(x, top, right, base), rgb), *_roof(x, right, top, roof, int(rng.integers(3)))]
-    sunny = backdrop.light >= 0
-    dark, bright = (x, right) if sunny else (right, x)
-    paints.append(
-        Paint(
-            box(min(dark, dark + (3 if sunny else -3)), top, max(dark, dark + (3 if sunny else -3)), base), SHADE, 0.14
-        )
-    )
-    paints.append(
-        Paint(
-            box(
-                min(bright, bright + (-1.2 if sunny else 1.2)),
-                top,
-                max(bright, bright + (-1.2 if sunny else 1.2)),
-                base,
-            ),
-            lit(rgb, 0.5),
-            0.8,
-        )
-    )
+    """A broad front with few large windows above a shop, or a door."""
+    top, right, sunny = base - height, x + width, backdrop.light >= 0
+    roof = mixed(_hazy(ROOFS[int(rng.integers(len(ROOFS)))], hour), rgb, 0.2)
+    away = box(x, top, x + 4, base) if sunny else box(right - 4, top, right, base)
+    paints = [
+        Paint(box(x, top, right, base), rgb),
+        *_roof(x, right, top, roof, int(rng.integers(3))),
+        Paint(away, SHADE, 0.1),
+    ]
     shop = rng.uniform() < 0.4
-    columns = 3 if width > 28 else 2
-    ground = 15.0
-    rows = max(1, int((height - ground - 3) // 12.5))
-    for row in range(rows):
-        y = base - ground - 12.0 * row - 9.5
-        for k in range(columns):
-            middle = x + width * (k + 0.5) / columns
-            on = bool(rng.uniform() < hour.windows)
-            paints += _window(middle, y, rgb, on, backdrop.light >= 0)
-    paints.append(Paint(box(x, base - ground - 0.6, right, base - ground + 0.4), lit(rgb, 0.35)))
+    for row in range(max(1, int((height - GROUND_FLOOR_PX) // STOREY_PX))):
+        y = base - GROUND_FLOOR_PX - STOREY_PX * row - 14.5
+        for share in (0.28, 0.72):
+            paints += _window(x + width * share, y, rgb, bool(rng.uniform() < hour.windows))
     return paints + (_shop if shop else _door)(x, right, base, rgb, hour, rng)
 
 
 def _roof(x: float, right: float, top: float, rgb: RGB, style: int) -> list[Paint]:
+    """A cornice, or tiles that slope, with a chimney."""
     if style == 0:
         return [
-            Paint(box(x - 0.8, top - 2, right + 0.8, top), lit(rgb, -0.1)),
-            Paint(box(x - 0.8, top - 2, right + 0.8, top - 1.3), lit(rgb, 0.35)),
+            Paint(box(x - 1, top - 3.5, right + 1, top), lit(rgb, -0.05)),
+            Paint(box(x - 1, top - 3.5, right + 1, top - 2), lit(rgb, 0.25)),
         ]
-    slope = [(x - 1.5, top), (x + 4, top - 9), (right - 4, top - 9), (right + 1.5, top)]
+    slope = [(x - 2, top), (x + 8, top - 11), (right - 8, top - 11), (right + 2, top)]
     if style == 1:
-        slope = [(x - 1.5, top), ((x + right) / 2, top - 13), (right + 1.5, top)]
-    tiles = [
-        Paint(clip(clip(slope, (0.0, 1.0), top - y), (0.0, -1.0), -(top - y - 0.6)), lit(rgb, -0.3), 0.7)
-        for y in (2.0, 4.6, 7.2)
-    ]
-    stack = box(x + 5, top - 13.5, x + 9, top - 4)
+        slope = [(x - 2, top), ((x + right) / 2, top - 16), (right + 2, top)]
     return [
-        Paint(stack, lit(rgb, -0.2)),
-        Paint(box(x + 4.4, top - 14.5, x + 9.6, top - 13), lit(rgb, -0.4)),
+        Paint(box(x + 8, top - 16, x + 14, top - 4), lit(rgb, -0.16)),
         Paint(slope, rgb),
-        *tiles,
-        Paint(box(x - 1.5, top - 0.7, right + 1.5, top), lit(rgb, -0.35)),
+        Paint(clip(slope, (0.0, -1.0), 4 - top), lit(rgb, -0.14)),
     ]
 
 
-def _window(x: float, y: float, wall: RGB, on: bool, sunny: bool) -> list[Paint]:
-    pane: RGB = mixed((255, 216, 132), wall, 0.25) if on else mixed((120, 146, 162), wall, 0.22)
-    paints = [
-        Paint(box(x - 3.3, y - 0.7, x + 3.3, y + 7.2), lit(wall, 0.26)),
-        Paint(box(x - 2.6, y, x + 2.6, y + 6.5), pane),
-        Paint(box(x - 2.6, y, x + 2.6, y + 1), lit(pane, -0.2)),
-        Paint(box(x - 0.3, y, x + 0.3, y + 6.5), lit(wall, 0.2), 0.8),
-        Paint(box(x - 2.6, y + 2.6, x + 2.6, y + 3.1), lit(wall, 0.2), 0.8),
-        Paint(box(x - 3.8, y + 6.8, x + 3.8, y + 7.8), lit(wall, -0.16)),
+def _window(x: float, y: float, wall: RGB, on: bool) -> list[Paint]:
+    """Two panes in a pale frame on a sill, 11 px wide and 13 px high."""
+    pane: RGB = mixed((255, 216, 132), wall, 0.3) if on else mixed((120, 146, 162), wall, 0.34)
+    return [
+        Paint(box(x - 6.2, y - 1.6, x + 6.2, y + 11), lit(wall, 0.26)),
+        Paint(box(x - 4.6, y, x + 4.6, y + 10.6), pane),
+        Paint(box(x - 4.6, y, x + 4.6, y + 4.5), lit(pane, 0.14)),
+        Paint(box(x - 0.8, y, x + 0.8, y + 10.6), lit(wall, 0.2)),
+        Paint(box(x - 7, y + 10.6, x + 7, y + 12.6), lit(wall, -0.12)),
     ]
-    if not on:
-        paints.append(
-            Paint([(x + 0.6, y + 6.5), (x + 2.4, y + 1), (x + 2.6, y + 1), (x + 2.6, y + 4)], (236, 246, 250), 0.4)
-        )
-    return paints
 
 
 def _shop(x: float, right: float, base: float, wall: RGB, hour: Hour, rng: np.random.Generator) -> list[Paint]:
-    """A shop window under a striped awning."""
-    colour = mixed(_tinted(DOORS[int(rng.integers(len(DOORS)))], hour), wall, 0.22)
-    glass = mixed((252, 220, 150) if hour.windows > 0.5 else (158, 186, 194), wall, 0.2)
+    """A shop window and a door under a striped awning."""
+    colour = mixed(_tinted(DOORS[int(rng.integers(len(DOORS)))], hour), wall, 0.3)
+    glass = mixed((252, 220, 150) if hour.windows > 0.5 else (158, 186, 194), wall, 0.25)
     paints = [
-        Paint(box(x + 2, base - 12, right - 2, base), lit(colour, -0.2)),
-        Paint(box(x + 3.2, base - 10.5, right - 9, base - 2.2), glass),
-        Paint(
-            [(x + 5, base - 2.2), (x + 9, base - 10.5), (x + 12, base - 10.5), (x + 8, base - 2.2)],
-            (255, 255, 255),
-            0.3,
-        ),
-        Paint(box(right - 7.6, base - 10.5, right - 3.4, base), lit(colour, -0.34)),
-        Paint(box(right - 7, base - 9.8, right - 4, base - 4), glass),
+        Paint(box(x + 2, base - 17, right - 2, base), lit(colour, -0.1)),
+        Paint(box(x + 4.5, base - 14, right - 17, base - 3.5), glass),
+        Paint([(x + 8, base - 3.5), (x + 15, base - 14), (x + 21, base - 14), (x + 14, base - 3.5)], lit(glass, 0.3)),
+        Paint(box(right - 14, base - 14, right - 5, base), lit(colour, -0.26)),
+        Paint(box(right - 12.2, base - 12, right - 6.8, base - 5), glass),
     ]
-    n = 5
-    for k in range(n):
-        a, b = x + 1 + (right - x - 2) * k / n, x + 1 + (right - x - 2) * (k + 1) / n
-        rgb = colour if k % 2 == 0 else mixed((240, 234, 222), colour, 0.3)
-        paints += [
-            Paint(
-                [
-                    (a, base - 14),
-                    (b, base - 14),
-                    (b, base - 9),
-                    *arc((a + b) / 2, base - 9, (b - a) / 2, 1.3, 0, 180, 6),
-                    (a, base - 9),
-                ],
-                rgb,
-            )
-        ]
-    return [*paints, Paint(box(x + 1, base - 14.4, right - 1, base - 13.6), lit(colour, -0.4))]
+    for k in range(4):
+        a, b = (x + 1 + (right - x - 2) * (k + each) / 4 for each in (0, 1))
+        edge = [(b, base - 11), *arc((a + b) / 2, base - 11, (b - a) / 2, 2, 0, 180, 8), (a, base - 11)]
+        stripe = colour if k % 2 == 0 else mixed((240, 234, 222), colour, 0.36)
+        paints.append(Paint([(a, base - 19), (b, base - 19), *edge], stripe))
+    return paints
 
 
 def _door(x: float, right: float, base: float, wall: RGB, hour: Hour, rng: np.random.Generator) -> list[Paint]:
-    """A front door with a step, a lamp and a window beside it."""
-    colour = mixed(_tinted(DOORS[int(rng.integers(len(DOORS)))], hour), wall, 0.22)
-    left = x + (3.5 if rng.uniform() < 0.5 else right - x - 10.5)
-    beside = x + (right - x) * (0.7 if left < (x + right) / 2 else 0.3)
+    """A front door with a pane and a step, and a window beside it."""
+    colour = mixed(_tinted(DOORS[int(rng.integers(len(DOORS)))], hour), wall, 0.3)
+    left, beside = (0.16, 0.72) if rng.uniform() < 0.5 else (0.62, 0.28)
+    left, beside = x + (right - x) * left, x + (right - x) * beside
     on = bool(rng.uniform() < hour.windows)
+    pane = (255, 222, 146) if hour.windows > 0.5 else mixed((150, 176, 184), wall, 0.25)
     return [
-        *_window(beside, base - 11.5, wall, on, True),
-        Paint(box(left - 0.8, base - 12.4, left + 7.8, base), lit(wall, 0.24)),
-        Paint(box(left, base - 11.5, left + 7, base), colour),
-        Paint(
-            box(left + 1.2, base - 10.3, left + 5.8, base - 6.8),
-            (255, 222, 146) if hour.windows > 0.5 else mixed((150, 176, 184), wall, 0.2),
-        ),
-        Paint(box(left + 1.2, base - 5.4, left + 5.8, base - 1.2), lit(colour, -0.25)),
-        Paint(ellipse(left + 6.1, base - 5.6, 0.5, corners=8), (236, 206, 120)),
-        Paint(box(left - 1.4, base - 1, left + 8.4, base), lit(wall, 0.25)),
-        Paint(
-            [(left - 1.6, base - 12.2), (left - 0.4, base - 14), (left + 7.4, base - 14), (left + 8.6, base - 12.2)],
-            lit(colour, -0.2),
-        ),
+        *_window(beside, base - 16.5, wall, on),
+        Paint(box(left - 2, base - 19, left + 13, base), lit(wall, 0.24)),
+        Paint(box(left, base - 17, left + 11, base), colour),
+        Paint(box(left + 2, base - 15, left + 9, base - 9.5), pane),
+        Paint(box(left - 2.5, base - 2, left + 13.5, base), lit(wall, 0.2)),
     ]
 
 
 def _trees(backdrop: Backdrop, hour: Hour, base: float, rng: np.random.Generator) -> list[Paint]:
-    """A few trees at the foot of the houses, in beds of earth."""
+    """One tree or two at the foot of the houses."""
     paints: list[Paint] = []
     side = 1.0 if backdrop.light >= 0 else -1.0
-    for k in range(int(rng.integers(1, 4))):
-        x, foot = (22.0 + 41 * k + float(rng.uniform(-14, 14))) % W, base + 2.2
-        rgb = _tinted(LEAVES[int(rng.integers(len(LEAVES)))], hour)
-        height = float(rng.uniform(19, 26))
-        trunk = _tinted((112, 82, 60), hour)
+    for k in range(int(rng.integers(1, 3))):
+        x, foot = (26.0 + 66 * k + float(rng.uniform(-16, 16))) % W, base + 3
+        rgb = _hazy(LEAVES[int(rng.integers(len(LEAVES)))], hour)
+        height = float(rng.uniform(25, 30))
+        trunk = _hazy((112, 82, 60), hour)
         paints += [
-            *glow(x - 4 * side, foot + 0.6, 10, 1.8, SHADE, 0.4),
-            Paint(ellipse(x, foot, 4.4, 1.1), lit(trunk, -0.4)),
-            Paint(stroke([(x, foot), (x + 0.5, foot - height * 0.5), (x, foot - height)], 2.6, 1.4), trunk),
-            Paint(stroke([(x + 0.3, foot - height * 0.5), (x + 4, foot - height * 0.72)], 1.2, 0.7), trunk),
+            *glow(x - 4 * side, foot + 0.6, 13, 2.6, SHADE, 0.34),
+            Paint(stroke([(x, foot), (x + 0.5, foot - height * 0.5), (x, foot - height)], 4.2, 3.0), trunk),
         ]
-        for shade, shift, size in ((-0.32, -0.8, 1.0), (-0.06, 0.4, 0.86), (0.2, 1.7, 0.5)):
-            for u, v, r in ((-5.2, -1, 5.6), (5, -2, 5.4), (0, -7, 6.6), (0, 0.5, 5.2)):
-                crown = ellipse(x + u + shift * side, foot - height + v - shift * 0.9, r * size, r * size * 0.92, 20)
-                paints.append(Paint(crown, lit(rgb, shade)))
+        for shade, shift, size in ((-0.26, -1.0, 1.0), (-0.04, 0.8, 0.84), (0.14, 2.6, 0.5)):
+            for u, v, r in ((-6.5, -1, 7.6), (6.5, -2, 7.2), (0, -8, 8.6), (0, 1, 7.4)):
+                crown = ellipse(x + u + shift * side, foot - height + v - shift * 0.9, r * size, r * size * 0.94, 24)
+                paints.append(Paint(crown, lit(rgb, 0.8 * shade)))
     return paints
+
+
+def _slabs(top: float, bottom: float, rgb: RGB, spread: float) -> list[Paint]:
+    """A pavement of broad slabs, every other one a little darker, that spread towards the eye."""
+
+    def at(x: float) -> float:
+        return 64 + (x - 64) * spread
+
+    return [
+        Paint(box(0, top, W, bottom), rgb),
+        *(
+            Paint([(x, top), (x + 18, top), (at(x + 18), bottom), (at(x), bottom)], lit(rgb, -0.06))
+            for x in np.arange(-8.0, W, 36.0)
+        ),
+    ]
 
 
 def _pavement(backdrop: Backdrop, hour: Hour, base: float) -> list[Paint]:
     kerb = backdrop.floor_y - KERB_PX
     rgb = _tinted(mixed((196, 190, 180), backdrop.floor, 0.2), hour)
-    joints = [
-        Paint([(x, base), (x + 0.5, base), (x * 1.06 - 3.3, kerb), (x * 1.06 - 3.9, kerb)], lit(rgb, -0.28), 0.6)
-        for x in np.arange(2.0, W, 11.0)
-    ]
     return [
-        Paint(box(0, base, W, kerb), rgb),
-        Paint(box(0, base, W, base + 1.6), SHADE, 0.25),
-        Paint(box(0, base + 4.6, W, base + 5), lit(rgb, -0.3), 0.7),
-        *joints,
-        Paint(box(0, kerb - 1.6, W, kerb), lit(rgb, 0.28)),
-        Paint(box(0, kerb, W, kerb + 1.4), lit(rgb, -0.36)),
+        *_slabs(base, kerb, rgb, 1.06),
+        Paint(box(0, base, W, base + 2), SHADE, 0.2),
+        Paint(box(0, kerb - 2.6, W, kerb), lit(rgb, 0.14)),
+        Paint(box(0, kerb, W, kerb + 2), lit(rgb, -0.18)),
     ]
 
 
-def _road(backdrop: Backdrop, hour: Hour, rng: np.random.Generator) -> list[Paint]:
+def _road(backdrop: Backdrop, hour: Hour) -> list[Paint]:
     """Asphalt with its marks, and the pavement on the near side."""
-    top, bottom = backdrop.floor_y - KERB_PX + 1.4, backdrop.floor_y + NEAR_KERB_PX
-    rgb = _tinted(mixed((98, 100, 110), backdrop.floor, 0.12), hour)
-    paints = [Paint(box(0, top, W, bottom), rgb), Paint(box(0, top, W, top + 2.4), SHADE, 0.22)]
-    for _ in range(70):
-        x, y = float(rng.uniform(0, W)), float(rng.uniform(top + 2, bottom))
-        paints.append(Paint(ellipse(x, y, 0.7, 0.35, 6), lit(rgb, float(rng.choice([-0.3, 0.25]))), 0.35))
-    paints += _marks(backdrop, top, bottom, rgb)
-    near = _tinted(mixed((196, 190, 180), backdrop.floor, 0.2), hour)
+    top, bottom = backdrop.floor_y - KERB_PX + 2, backdrop.floor_y + NEAR_KERB_PX
+    rgb = _tinted(mixed((124, 126, 134), backdrop.floor, 0.12), hour)
+    near = lit(_tinted(mixed((196, 190, 180), backdrop.floor, 0.2), hour), -0.04)
     return [
-        *paints,
-        Paint(box(0, bottom, W, bottom + 2.2), lit(near, 0.42)),
-        Paint(box(0, bottom + 2.2, W, W), lit(near, -0.06)),
-        *(
-            Paint(
-                [(x, bottom + 2.2), (x + 0.7, bottom + 2.2), (x * 1.1 - 5.7, W), (x * 1.1 - 6.5, W)],
-                lit(near, -0.32),
-                0.7,
-            )
-            for x in np.arange(-3.0, W, 13.0)
-        ),
+        *gradient((0, top, W, bottom), lit(rgb, -0.08), lit(rgb, 0.04), 6),
+        *_marks(backdrop, top, bottom, rgb),
+        *_slabs(bottom, W, near, 1.1),
+        Paint(box(0, bottom, W, bottom + 2.6), lit(near, 0.2)),
     ]
 
 
 def _marks(backdrop: Backdrop, top: float, bottom: float, road: RGB) -> list[Paint]:
-    white: RGB = mixed((242, 242, 236), road, 0.16)
+    """The crosswalk's broad stripes, the line before it, and the dashes between the lanes."""
+    white: RGB = mixed((242, 242, 236), road, 0.36)
     crossing, side = backdrop.detail("crossing", 64.0), backdrop.detail("side", 1.0)
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -348,15 +301,15 @@ def _marks(backdrop: Backdrop, top: float, bottom: float, road: RGB) -> list[Pai
         return Paint([at(x0, y0), at(x1, y0), at(x1, y1), at(x0, y1)], white)
 
     height, paints = bottom - top, []
-    for k in range(5):
-        a, b = (top + height * ((k + c) / 5) ** 1.15 for c in (0.26, 0.84))
+    for k in range(3):
+        a, b = (top + height * ((k + c) / 3) ** 1.1 for c in (0.26, 0.8))
         paints.append(mark(crossing - CROSSWALK_PX, a, crossing + CROSSWALK_PX, b))
     line = stop_line_x(crossing, side)
-    paints.append(mark(min(line, line + side * 2.6), backdrop.floor_y - 5, max(line, line + side * 2.6), bottom - 1.5))
-    lane = backdrop.floor_y - 6.4
-    for x in np.arange(-8.0, W, 17.0):
-        if x + 8 < crossing - CROSSWALK_PX - 11 or x > crossing + CROSSWALK_PX + 5:
-            paints.append(Paint(box(x, lane, x + 8, lane + 1.2), white, 0.85))
+    paints.append(mark(min(line, line + side * 3), backdrop.floor_y - 6, max(line, line + side * 3), bottom - 2))
+    lane = backdrop.floor_y - 7.5
+    for x in np.arange(-10.0, W, 30.0):
+        if x + 13 < crossing - CROSSWALK_PX - 11 or x > crossing + CROSSWALK_PX + 6:
+            paints.append(Paint(box(x, lane, x + 13, lane + 2.4), white, 0.6))
     return paints
 
 

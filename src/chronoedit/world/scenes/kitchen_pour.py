@@ -46,6 +46,7 @@ WORDS: dict[str, tuple[str, ...]] = {
     "blue": ("liquid", "mixture"),
 }
 IN_DISH = ("tomato", "bell_pepper", "onion")
+IN_DISH_COUNT = 2
 
 
 @dataclass(kw_only=True)
@@ -226,16 +227,15 @@ def _glass_body(rng: np.random.Generator, ids: Ids, backdrop: Backdrop, kind: st
 
 
 def _vegetables(rng: np.random.Generator, ids: Ids, dish: Body) -> Group | None:
-    """Two or three of them side by side on the floor of the dish."""
+    """Two of them side by side on the floor of the dish."""
     left, _, right, floor = span(room_of(dish))
-    count = int(rng.integers(2, 4))
-    width = (right - left - 2) / count
+    width = (right - left - 2) / IN_DISH_COUNT
     group = []
-    for k in range(count):
+    for k in range(IN_DISH_COUNT):
         body = sample_produce(rng, ids, IN_DISH, floor)
         if body is None:
             return None
-        size = min(uniform(rng, 7.8, 9.4), width / 2 / 1.18 - 0.2)
+        size = min(uniform(rng, 9.2, 11.0), width / 2 / 1.18 - 0.2)
         x = left + 1 + width * (k + 0.5)
         group.append(replace(body, size=size, x=x, y=floor - size).with_details(ground_y=floor))
     return tuple(group)
@@ -254,7 +254,7 @@ def _poured(
     else:
         held = float(rng.uniform(0.5, 0.8)) * room
         amount = min(held, FULLEST * area(into))
-        held = amount if held < 1.25 * amount else held
+        held = amount if held < 1.5 * amount else held
     if held > 0.86 * room:
         return None
     colour = pick(rng, [c for c in WORDS if c not in {source.colour, target.colour, *(v.colour for v in vegetables)}])

@@ -19,9 +19,9 @@ from .kitchen_stage import CROCKERY_COLOURS, Ids, Plot, carried, clear_y, standi
 
 SHAKES = (0.33, 0.66)
 FALLS = 0.09  # of the edit, from the shaker to the soup
-GRAIN_PX = 1.2
-GRAINS = 84
-SPREAD = (0.55, 0.66)  # of the soup's half axes, that the grains reach
+GRAIN_PX = 2.0
+GRAINS = 72
+SPREAD = (0.68, 0.66)  # of the soup's half axes, that the grains reach
 COVERED = 165.0  # contrast that is left
 COVERS = (0.7, 0.88)  # how much of the soup the grains hide, the less the more they stand out: it soaks them
 OVER = 2.45  # radians: the cap points down
@@ -95,9 +95,9 @@ def sample_season(rng: np.random.Generator, backdrop: Backdrop) -> Season | None
     spice = pick(rng, list(SEASONINGS))
     tint = pick(rng, [each for each in SOUPS if math.dist(ALBEDO[each], ALBEDO[spice]) > CONTRAST])
     colour = pick(rng, [each for each in CROCKERY_COLOURS if math.dist(ALBEDO[each], ALBEDO[tint]) > 90])
-    host = standing(rng, ids.number(), (pick(rng, list(MOUTHS)), colour), uniform(rng, 13.0, 15.5), ground)
+    host = standing(rng, ids.number(), (pick(rng, list(MOUTHS)), colour), uniform(rng, 14.0, 16.4), ground)
     host = host.with_details(soup=tint)
-    shaker = standing(rng, ids.number(), ("shaker", spice), uniform(rng, 8.5, 10.0), ground).with_details(flip=side)
+    shaker = standing(rng, ids.number(), ("shaker", spice), uniform(rng, 10.6, 12.2), ground).with_details(flip=side)
     pair = [(shaker,), (host,)]
     placed = with_distractors(rng, ids, pair if side > 0 else pair[::-1], ground, 2)
     if placed is None:

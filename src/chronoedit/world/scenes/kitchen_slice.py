@@ -20,7 +20,7 @@ from .kitchen_stage import Group, Ids, Plot, extent, sample_produce, standing, u
 CUTS = (0.24, 0.43)  # when the knife reaches the skin, and when the board
 APART = (0.46, 0.86)
 GAP_PX = 4.0  # between the halves at the end
-BOARD_PX = 9.0
+BOARD_PX = 10.0
 BOARD_CONTRAST = 70.0  # of 441, to the counter
 LEAN = 0.3  # radians: a round half rolls so far on its back
 WOODS = ("brown", "beige", "grey", "white")
@@ -87,7 +87,7 @@ class Slice(Plot):
 
 def sample_slice(rng: np.random.Generator, backdrop: Backdrop) -> Slice | None:
     """A board with something to cut, perhaps a second thing beside it, and what stands about."""
-    ids, thick = Ids(FIRST_BODY_ID, set()), uniform(rng, 6.4, 8.0)
+    ids, thick = Ids(FIRST_BODY_ID, set()), uniform(rng, 7.0, 8.8)
     woods = [each for each in WOODS if math.dist(ALBEDO[each], counter_rgb(backdrop)) > BOARD_CONTRAST]
     board = standing(rng, ids.number(), ("board", pick(rng, woods)), BOARD_PX, backdrop.floor_y)
     things = _things(rng, ids, backdrop.floor_y - thick)
@@ -145,7 +145,7 @@ def _sliced(rng: np.random.Generator, ids: Ids, start: State, board: Body, subje
         albedo=jitter(rng, ALBEDO[colour], 5),
         x=0.0,
         y=0.0,
-        size=uniform(rng, 17, 20),
+        size=uniform(rng, 19, 22),
         layer=1,
     )
     slots = {"a": named(rng, start, subject)}

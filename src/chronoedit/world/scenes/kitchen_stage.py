@@ -16,8 +16,9 @@ from ..render import solid_polygons
 from ..state import ALBEDO, COLOURS, WORLD_SIZE, Backdrop, Body, State
 from .base import jitter, pick
 
-MARGIN_PX = 3.0
+MARGIN_PX = 2.0
 GAP_PX = 4.0
+ASIDE = 0.8  # of the usual size: what has no part in the edit
 WALLS = (
     (232, 226, 210),
     (196, 216, 228),
@@ -29,7 +30,7 @@ WALLS = (
 )
 COUNTERS = ((176, 128, 84), (142, 98, 66), (204, 164, 116), (120, 92, 78), (164, 150, 138))
 CROCKERY_COLOURS = ("red", "blue", "green", "orange", "turquoise", "navy", "purple", "yellow", "pink")
-CROCKERY = {"mug": (9.0, 11.0), "pan": (5.8, 7.0)}  # sizes in px
+CROCKERY = {"mug": (11.0, 13.0), "pan": (6.8, 8.0)}  # sizes in px
 PRESERVES = ("red", "orange", "yellow", "green", "purple", "pink", "brown")
 
 Group = tuple[Body, ...]
@@ -124,15 +125,15 @@ def sample_produce(
     return body.with_details(flip=float(pick(rng, (-1, 1))))
 
 
-def sample_jar(rng: np.random.Generator, ids: Ids, ground_y: float) -> Group | None:
-    """A jar of preserve with its lid on."""
+def sample_jar(rng: np.random.Generator, ids: Ids, ground_y: float, share: float = 1.0) -> Group | None:
+    """A jar of preserve with its lid on, `share` of its usual size; None when its colours are taken."""
     colour = ids.colour(rng, "jar", PRESERVES)
     if colour is None:
         return None
-    jar = standing(rng, ids.number(), ("jar", colour), uniform(rng, 13.5, 17.0), ground_y)
+    jar = standing(rng, ids.number(), ("jar", colour), tenth(share * rng.uniform(16.0, 19.5)), ground_y)
     jar = jar.with_details(fill=uniform(rng, 0.7, 0.9))
     caps = [each for each in (*COLOURS, "silver", "brown", "navy", "turquoise") if each != colour]
-    size = uniform(rng, 6.6, 7.4)
+    size = tenth(share * rng.uniform(7.8, 8.6))
     cap = ids.colour(rng, "lid", caps)
     assert cap is not None
     lid = standing(rng, ids.number(), ("lid", cap), size, jar.y - jar.size)
@@ -144,13 +145,13 @@ def sample_distractor(rng: np.random.Generator, ids: Ids, ground_y: float) -> Gr
     """Something that stands about and has no part in the edit."""
     what = pick(rng, ("round", "round", "long", "jar", "mug", "pan"))
     if what == "jar":
-        return sample_jar(rng, ids, ground_y)
+        return sample_jar(rng, ids, ground_y, ASIDE)
     if what in CROCKERY:
         colour = ids.colour(rng, what, CROCKERY_COLOURS)
         assert colour is not None
-        body = standing(rng, ids.number(), (what, colour), uniform(rng, *CROCKERY[what]), ground_y)
+        body = standing(rng, ids.number(), (what, colour), tenth(ASIDE * rng.uniform(*CROCKERY[what])), ground_y)
         return (body.with_details(flip=float(pick(rng, (-1, 1)))),)
-    food = sample_produce(rng, ids, [k for k, p in PRODUCE.items() if p.long == (what == "long")], ground_y)
+    food = sample_produce(rng, ids, [k for k, p in PRODUCE.items() if p.long == (what == "long")], ground_y, ASIDE)
     return None if food is None else (food,)
 
 

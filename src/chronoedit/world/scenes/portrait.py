@@ -173,7 +173,7 @@ def _sample_face(rng: np.random.Generator) -> Body:
     kind = "person" if rng.uniform() < 0.25 else pick(rng, list(ANIMALS))
     colour = pick(rng, list(FURS[kind]) if kind in FURS else SHIRTS)
     albedo = FURS[kind][colour] if kind in FURS else ALBEDO[colour]
-    size = float(np.round(rng.uniform(45, 51), 1))
+    size = float(np.round(rng.uniform(49, 54), 1))
     body = Body(
         id=FACE,
         kind=kind,

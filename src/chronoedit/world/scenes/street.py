@@ -147,7 +147,7 @@ def _drive_to_line(rng: np.random.Generator, stage: Stage) -> Plot | None:
     backdrop = stage.state.backdrop
     side = backdrop.detail("side", 1.0)
     line = stop_line_x(backdrop.detail("crossing", 64.0), side)
-    way = line - side * (half_length(car) + 0.8) - car.x
+    way = line - side * (half_length(car) + 0.6) - car.x
     turned = side * way / (car.size * wheel_of(car))
 
     def state(t: float) -> State:

@@ -30,13 +30,29 @@ CAR_COLOURS = (
 )
 COAT_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "turquoise", "white", "brown")
 TROUSERS = ("navy", "black", "brown", "grey", "beige", "blue")
-CAR_SIZES = {"sedan": (8.2, 9.2), "suv": (9.4, 10.6), "van": (11.0, 12.2), "pickup": (8.6, 9.6), "bus": (13.0, 15.0)}
+CAR_SIZES = {
+    "sedan": (11.0, 12.0),
+    "suv": (12.0, 13.0),
+    "van": (13.4, 14.6),
+    "pickup": (11.0, 12.0),
+    "bus": (14.5, 16.0),
+}
 CAR_WEIGHTS = {"sedan": 0.34, "suv": 0.26, "van": 0.16, "pickup": 0.14, "bus": 0.1}
-LIGHT_SIZE_PX = (34.5, 37.0)
-WALKER_PX = (11.5, 13.0)  # in the middle of the road
-NEARER = 0.006  # how much larger a walker is for each px nearer
-DRIVE_PX = 26.0  # at least that far to the line
-APART_PX = 13.0
+BICYCLE_PX = (15.5, 17.0)
+LONGEST_PX = 29.0  # half of what the longest of the cars takes that one may be replaced by
+LIGHT_SIZE_PX = (36.6, 38.4)
+LIGHT_HALF_PX = 12.5  # half of what it takes
+WALKER_PX = (19.6, 21.0)  # in the middle of the road
+NEARER = 0.003  # how much larger a walker is for each px nearer
+DRIVE_PX = 22.0  # at least that far to the line
+APART_PX = 20.0
+PLACES = 8  # that are tried for somebody to stand
+AHEAD_PX = {  # from where cars come from to the middle of the crosswalk
+    "set_light": (38.0, 104.0),
+    "cross": (38.0, 92.0),
+    "replace_car": (81.0, 104.0),
+    "drive_to_line": (104.0, 110.0),
+}
 ARROW_SHARE = 0.12  # of traffic lights that have arrows for lamps
 HIDDEN_SHARE = 0.2  # of a walker behind a car, that may be hidden
 BEHIND, LANE, FRONT = 1, 2, 3  # layers: the far pavement, the road, the near pavement
@@ -86,7 +102,7 @@ def sample_stage(rng: np.random.Generator, edit: str) -> Stage | None:
     ids = iter(range(FIRST_BODY_ID, FIRST_BODY_ID + 20))
     cars = _sample_cars(rng, ids, backdrop, edit)
     post = _sample_light(rng, ids, backdrop)
-    walkers = _sample_walkers(rng, ids, backdrop, edit, cars)
+    walkers = _sample_walkers(rng, ids, backdrop, edit, cars, post[0].x)
     if cars is None or walkers is None:
         return None
     state = State(backdrop=backdrop, bodies=(*post, *sorted(walkers, key=lambda each: each.y), *cars))
@@ -100,7 +116,7 @@ def sample_stage(rng: np.random.Generator, edit: str) -> Stage | None:
 
 def _sample_backdrop(rng: np.random.Generator, edit: str) -> Backdrop:
     side = pick(rng, (1.0, -1.0))
-    ahead = tenth(rng.uniform(98, 106) if edit == "drive_to_line" else rng.uniform(66, 104))
+    ahead = tenth(rng.uniform(*AHEAD_PX[edit]))
     return Backdrop(
         wall=jitter(rng, pick(rng, WALLS), 6),
         floor=jitter(rng, pick(rng, FLOORS), 8),
@@ -122,8 +138,9 @@ def _sample_light(rng: np.random.Generator, ids: Iterator[int], backdrop: Backdr
     """The traffic light on the far pavement, behind the crosswalk, one of its lamps lit."""
     crossing, side = middle_of_crosswalk(backdrop)[0], backdrop.detail("side", 1.0)
     size, ground = tenth(rng.uniform(*LIGHT_SIZE_PX)), tenth(backdrop.floor_y - KERB_PX - 2.5)
-    x = crossing + side * (CROSSWALK_PX + tenth(rng.uniform(1, 4)))
-    albedo = jitter(rng, pick(rng, ((54, 58, 64), (48, 64, 60), (70, 66, 60))), 4)
+    x = crossing + side * (CROSSWALK_PX + tenth(rng.uniform(5, 8)))
+    x = float(np.clip(x, LIGHT_HALF_PX, WORLD_SIZE - LIGHT_HALF_PX))
+    albedo = jitter(rng, pick(rng, ((80, 86, 94), (72, 92, 86), (96, 90, 82))), 4)
     post = Body(
         id=next(ids), kind="traffic_light", colour="", albedo=albedo, x=x, y=ground - size, size=size
     ).with_details(ground_y=ground)
@@ -174,7 +191,7 @@ def _room_of(car: Body, edit: str) -> float:
     """Half the length in px that a car takes, and whatever it may turn into."""
     if edit != "replace_car":
         return half_length(car)
-    return max(half_length(car), 24.0)
+    return max(half_length(car), LONGEST_PX)
 
 
 def _sample_car(rng: np.random.Generator, others: Sequence[Body], main: bool) -> Body:
@@ -183,7 +200,7 @@ def _sample_car(rng: np.random.Generator, others: Sequence[Body], main: bool) ->
     weights = np.array([CAR_WEIGHTS[name] for name in names])
     kind = str(rng.choice([*names, *([] if main else ["bicycle"])], p=_shares([*weights, *([] if main else [0.25])])))
     colour = pick(rng, [each for each in CAR_COLOURS if all(each != other.colour for other in others)])
-    size = tenth(rng.uniform(*CAR_SIZES.get(kind, (12.0, 13.0))))
+    size = tenth(rng.uniform(*CAR_SIZES.get(kind, BICYCLE_PX)))
     car = Body(
         id=0, kind=kind, colour=colour, albedo=jitter(rng, ALBEDO[colour], 6), x=0.0, y=0.0, size=size, layer=LANE
     )
@@ -215,23 +232,29 @@ def of_another_look(rng: np.random.Generator, stage: Stage, before: Body) -> Bod
 
 
 def _sample_walkers(
-    rng: np.random.Generator, ids: Iterator[int], backdrop: Backdrop, edit: str, cars: Sequence[Body] | None
+    rng: np.random.Generator,
+    ids: Iterator[int],
+    backdrop: Backdrop,
+    edit: str,
+    cars: Sequence[Body] | None,
+    light_x: float,
 ) -> list[Body] | None:
-    """People on the far pavement; the one who is to cross may stand on the near one."""
+    """People on the far pavement, clear of the traffic light; the one who is to cross may stand on the near one."""
     count = int(rng.integers(1, 3)) if edit == "cross" else int(rng.integers(0, 3))
     crossing = middle_of_crosswalk(backdrop)[0]
-    far, near = tenth(backdrop.floor_y - KERB_PX - 3.5), tenth(backdrop.floor_y + NEAR_KERB_PX + 5)
+    far, near = tenth(backdrop.floor_y - KERB_PX - 3.5), tenth(backdrop.floor_y + NEAR_KERB_PX + 6)
     walkers: list[Body] = []
     for k in range(count):
         crosses = edit == "cross" and k == 0
         at_front = crosses and rng.uniform() < 0.35
         ground = near if at_front else far
-        x = tenth(rng.uniform(8, WORLD_SIZE - 8))
-        if crosses and not (22 if not at_front else 26) <= abs(x - crossing) <= 52:
-            return None
-        if any(abs(x - other.x) < APART_PX for other in walkers):
-            return None
-        if at_front and cars and any(abs(x - car.x) < half_length(car) + 4 for car in cars):
+        taken = [(other.x, APART_PX) for other in walkers]
+        taken += [(car.x, half_length(car) + 4) for car in cars or ()] if at_front else [(light_x, APART_PX)]
+        xs = [tenth(each) for each in rng.uniform(10, WORLD_SIZE - 10, PLACES)]
+        x = next(
+            (x for x in xs if _is_free(x, taken) and (not crosses or _is_away(x, crossing, light_x, at_front))), None
+        )
+        if x is None:
             return None
         walkers.append(_sample_walker(rng, next(ids), x, ground, backdrop, walkers, FRONT if at_front else BEHIND))
         if not at_front and any(_hides(car, walkers[-1], edit, backdrop) for car in cars or ()):
@@ -239,6 +262,16 @@ def _sample_walkers(
         if crosses:
             walkers[-1] = walkers[-1].with_details(flip=1.0 if x < crossing else -1.0)
     return walkers
+
+
+def _is_free(x: float, taken: Sequence[tuple[float, float]]) -> bool:
+    """Whether x is far enough from all that is there: each an x, and how far is enough."""
+    return all(abs(x - other) >= apart for other, apart in taken)
+
+
+def _is_away(x: float, crossing: float, light_x: float, at_front: bool) -> bool:
+    """Whether who is to cross may start at x: not too near, not too far, and not behind the traffic light."""
+    return 24 <= abs(x - crossing) <= 56 and (at_front or (x > crossing) != (light_x > crossing))
 
 
 def _hides(car: Body, walker: Body, edit: str, backdrop: Backdrop) -> bool:
