@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 TORCH := $(shell grep -E '^torch==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types bench figures clean
+.PHONY: help demo test test-all lint types bench figures embedded clean
 
 help:
 	@echo "make demo      edit a picture with the embedded model, with reasoning; results under out/demo"
@@ -15,7 +15,9 @@ help:
 	@echo "make test-all  all tests (slow properties on 1000 seeds)"
 	@echo "make lint      ruff and mypy"
 	@echo "make bench     against diffusers, rung by rung and side by side, and cost curves; results under out/bench"
-	@echo "make figures   draw the pictures of the README again"
+	@echo "make figures   make again what depends on the embedded weights: card, tables, pictures (hours; goes on where"
+	@echo "               it stopped; FIGURES=\"card gallery\" makes some, --list and --check: benchmarks/figures.py)"
+	@echo "make embedded  train the embedded model from nothing and score it (hours; RECIPE=gpu for the larger one)"
 
 # The environment. The pinned torch goes first and alone, so that pip takes the build that the machine is set up for
 # and nothing else asks for another one. Nothing is compiled at once: most of it is never imported, and Python compiles what
@@ -59,9 +61,27 @@ bench: $(VENV)/.dev
 	$(PY) benchmarks/curves.py --output-dir out/bench
 	$(PY) benchmarks/side_by_side.py --output-dir out/bench
 
-figures: $(VENV)/.core
-	$(PY) examples/demo.py --edits 3 --output-dir out/figures
-	cp out/figures/sheet.png docs/pictures/edits.png
+figures: $(VENV)/.dev
+	$(PY) benchmarks/figures.py $(FIGURES)
+
+# By the recipes for CPUs both trainings work on two parts of a batch side by side, with a thread each.
+RECIPE ?= cpu
+TRAINED := out/embedded/$(RECIPE)
+
+embedded: $(VENV)/.core
+	$(PY) -m chronoedit train autoencoder --recipe recipes/$(RECIPE)/autoencoder.toml \
+		--output $(TRAINED)/autoencoder $(if $(filter cpu,$(RECIPE)),--threads 1)
+	$(PY) -m chronoedit train embedded --recipe recipes/$(RECIPE)/embedded.toml \
+		--autoencoder $(TRAINED)/autoencoder/autoencoder --output $(TRAINED) $(if $(filter cpu,$(RECIPE)),--threads 1)
+	$(PY) -m chronoedit eval world --model $(TRAINED)/model --both --output $(TRAINED)/world
+	@echo "The model is $(TRAINED)/model, its scores $(TRAINED)/world/report.html. To put it in place of the embedded one,"
+	@echo "with the logs of its training, and make again what depends on it:"
+	@echo "  cp -r $(TRAINED)/model/. src/chronoedit/weights/tiny/"
+	@echo "  mkdir -p recipes/cpu/logs"
+	@echo "  cp $(TRAINED)/autoencoder/frames/log.jsonl recipes/cpu/logs/autoencoder.jsonl"
+	@echo "  cp $(TRAINED)/autoencoder/decoder_clips/log.jsonl recipes/cpu/logs/decoder_clips.jsonl"
+	@echo "  cp $(TRAINED)/log.jsonl recipes/cpu/logs/embedded.jsonl"
+	@echo "  make figures"
 
 clean:
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache

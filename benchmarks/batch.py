@@ -21,6 +21,9 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from pages import measured_by, update
+from pages import table as markdown_table
+
 SINGLE_CALLS = """
 import csv, sys
 from chronoedit import EditRequest, load
@@ -43,6 +46,7 @@ class Settings:
     repeats: Annotated[int, tyro.conf.arg(help="runs of each way, in turn; the median counts")] = 3
     batch_size: Annotated[int | None, tyro.conf.arg(help="as the command's (default: its own)")] = None
     threads: Annotated[int | None, tyro.conf.arg(help="of each process (default: torch's)")] = None
+    update: Annotated[Path | None, tyro.conf.arg(help="a page with a part `batch`")] = None
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,11 @@ def table(settings: Settings, seconds: dict[str, list[float]]) -> str:
     """Throughput of each way, and how many times as many edits as single calls it does."""
     medians = {way: float(np.median(times)) for way, times in seconds.items()}
     single = medians["single calls in one process"]
-    lines = ["| way | edits/s | s an edit | of single calls in one process |", "|---|---:|---:|---:|"]
+    rows = []
     for way, median in medians.items():
         rate, each = settings.items / median, median / settings.items
-        lines.append(f"| {way} | {rate:.2f} | {each:.3f} | {single / median:.2f}x |")
-    return "\n".join(lines)
+        rows.append((way, f"{rate:.2f}", f"{each:.3f}", f"{single / median:.2f}x"))
+    return markdown_table(("way", "edits/s", "s an edit", "of single calls in one process"), rows)
 
 
 def main(settings: Settings) -> None:
@@ -147,11 +151,15 @@ def main(settings: Settings) -> None:
             for (way, run), folder in zip(WAYS.items(), folders, strict=True):
                 seconds[way].append(run(job, folder))
             difference = largest_difference(folders)
-    print(table(settings, seconds))
-    print(
-        f"\n{settings.items} edits, {settings.repeats} runs, from start to end of the processes; pictures of the ways"
+    facts = (
+        f"{settings.items} edits (by a command line each {min(settings.commands, settings.items)}, multiplied up), "
+        f"{settings.repeats} run(s), from start to end of the processes; pictures of the ways differ by at most "
+        f"{difference} of 255"
     )
-    print(f"differ by at most {difference} of 255")
+    text = f"{measured_by(facts)}\n{table(settings, seconds)}\n"
+    if settings.update:
+        update(settings.update, text, "batch")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from chronoedit.runtime.machine import measure_throughput
 from chronoedit.runtime.plan import make_plan
 from chronoedit.runtime.plan_facts import ModelFacts, read_facts
 from chronoedit.runtime.plan_stages import Case, Machine, Work
-from side_by_side import commit, machine_line, update
+from pages import commit, machine_line, update
 
 SENTENCE = "make the ball on the left of the cup red and leave all else as it is"
 SVG_STYLE = (

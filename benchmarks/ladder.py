@@ -40,7 +40,7 @@ from chronoedit.runtime.stepcache import Stage
 from chronoedit.sampling.guidance import guide
 from chronoedit.sampling.schedules import flow_sigmas, timesteps
 from chronoedit.sampling.solvers import solver_named
-from side_by_side import commit, machine_line, update
+from pages import commit, machine_line, update
 
 STEPS = 50
 GUIDANCE_SCALE = 5.0

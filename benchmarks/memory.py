@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,10 +20,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from pages import measured_by, update
+from pages import table as markdown_table
+
 if TYPE_CHECKING:
     from chronoedit.runtime.plan import Plan
 
 BILLION = {"heads": 16, "layers": 15, "autoencoder_dim": 16}
+HEAD = ("model", "size", "latent frames", "fullest stage", "planned", "measured", "difference")
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -44,6 +49,7 @@ class Options:
     case: Measured = Measured()
     table: bool = False
     billion: Annotated[bool, tyro.conf.arg(help="in the table, a random model of 1 B parameters too")] = False
+    update: Annotated[Path | None, tyro.conf.arg(help="a page with a part `memory`, for the table")] = None
 
 
 def status(key: str) -> int:
@@ -134,39 +140,45 @@ def fresh(case: Measured) -> dict[str, object]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(billion: bool) -> None:
-    """Print the table of all cases as Markdown."""
+def table(billion: bool) -> str:
+    """The table of all cases as Markdown."""
     sizes = [(128, 128, False), (256, 256, False), (512, 512, False), (128, 128, True), (256, 256, True)]
     cases = [Measured(height=h, width=w, reasoning=reasoning) for h, w, reasoning in sizes]
-    print("| model | size | latent frames | fullest stage | planned | measured | difference |")
-    print("|---|---|---|---|---:|---:|---:|")
-    for case in cases:
-        print(line(fresh(case)), flush=True)
-    if not billion:
-        return
+    rows = [row(fresh(case)) for case in cases]
+    return markdown_table(HEAD, [*rows, *(_of_a_billion() if billion else [])])
+
+
+def _of_a_billion() -> list[list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(__file__).with_name("random_checkpoint.py")
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in BILLION.items()]
         subprocess.run([sys.executable, str(script), "--folder", folder, *flags], check=True, capture_output=True)
-        for reasoning in (False, True):
-            case = Measured(model=folder, height=128, width=128, steps=2, reasoning=reasoning)
-            print(line({**fresh(case), "model": "1 B, random"}), flush=True)
+        cases = [Measured(model=folder, height=128, width=128, steps=2, reasoning=each) for each in (False, True)]
+        return [row({**fresh(case), "model": "1 B, random"}) for case in cases]
 
 
-def line(figures: dict[str, object]) -> str:
+def row(figures: dict[str, object]) -> list[str]:
     """A row of the table."""
     planned_bytes, measured_bytes = float(str(figures["planned_bytes"])), float(str(figures["measured_bytes"]))
-    return (
-        f"| {figures['model']} | {figures['width']}×{figures['height']} | {8 if figures['reasoning'] else 2} "
-        f"| {figures['fullest']} | {planned_bytes / 1e6:.0f} MB | {measured_bytes / 1e6:.0f} MB "
-        f"| {planned_bytes / measured_bytes - 1:+.0%} |"
-    )
+    return [
+        str(figures["model"]),
+        f"{figures['width']}×{figures['height']}",
+        str(8 if figures["reasoning"] else 2),
+        str(figures["fullest"]),
+        f"{planned_bytes / 1e6:.0f} MB",
+        f"{measured_bytes / 1e6:.0f} MB",
+        f"{planned_bytes / measured_bytes - 1:+.0%}",
+    ]
 
 
 def main(options: Options) -> None:
     """Print one case as a line of JSON, or the table."""
     if options.table:
-        table(options.billion)
+        facts = f"C library: MALLOC_MMAP_THRESHOLD_={os.environ.get('MALLOC_MMAP_THRESHOLD_', 'unset')}; fp32"
+        text = f"{measured_by(facts)}\n{table(options.billion)}\n"
+        if options.update:
+            update(options.update, text, "memory")
+        print(text)
     else:
         print(json.dumps(measure(options.case)))
 

@@ -8,8 +8,6 @@ Each saving is printed beside the one that counting FLOPs predicts (`predict_flo
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -18,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import tyro
+
+from pages import commit, machine_line, update
 
 HERE = Path(__file__).parent
 # tokens a forward -> height, width in px: an 8-fold autoencoder and 2 x 2 patches make a token of 16 x 16 px a frame
@@ -115,29 +115,6 @@ def measure(bench: Bench, checkpoint: Path, kind: str, tokens: int) -> Row:
     )
 
 
-def machine_line(threads: int) -> str:
-    """Processor or GPU, cores, threads and versions, as one line."""
-    import diffusers
-    import torch
-
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
-    return (
-        f"{gpu}{name or platform.machine()}, {os.cpu_count()} cores, {threads} threads; "
-        f"Python {platform.python_version()}, torch {torch.__version__}, diffusers {diffusers.__version__}"
-    )
-
-
-def commit() -> str:
-    """The commit that was measured, marked when the working tree differs from it."""
-    git = ["git", "-C", str(HERE.parent)]
-    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "src", "benchmarks"], capture_output=True)
-    return (head or "no commit") + (" with changes" if changed.returncode else "")
-
-
 def report(bench: Bench, rows: list[Row]) -> str:
     """The result as Markdown."""
     command = " ".join(["python benchmarks/side_by_side.py", *sys.argv[1:]])
@@ -156,13 +133,6 @@ def report(bench: Bench, rows: list[Row]) -> str:
         if chosen:
             lines += ["", f"**{title}**", "", HEAD, "|" + "---|" * (HEAD.count("|") - 1), *chosen]
     return "\n".join(lines) + "\n"
-
-
-def update(page: Path, text: str, name: str) -> None:
-    """Put the result between the page's two comments of that name."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, rest = page.read_text(encoding="utf-8").split(begin)
-    page.write_text(f"{before}{begin}\n{text}{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 def main(bench: Bench) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from chronoedit.apps.main import main
 from chronoedit.apps.recipe_file import with_recipe
 from chronoedit.media import save_image
-from chronoedit.world import sample_item
+from chronoedit.world import Item, sample_item
 from chronoedit.world.render import render
 from chronoedit.world.scenes.star import held_out
 from chronoedit.world.state import Body
@@ -103,3 +103,32 @@ def test_the_curve_is_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_scenes_shown_are_one_of_each_part(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = [held_out(item.scene) for item in script("figures", monkeypatch)._shown()]
     assert sorted(shown) == [(), (), ("backdrop",), ("colour",), ("kind",)]
+
+
+def test_the_report_is_written_from_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stars = {seed: sample_item(seed, family="star").target for seed in (100_000, 100_001)}
+    known = [sample_item(seed, family="any", edit="nothing") for seed in (100_000, 100_001)]
+    module = script("figures", monkeypatch)
+    for name in ("before", "after"):
+        write_run(tmp_path / name, "star", stars)
+        write_known(tmp_path / f"known_{name}", known, successes=1 if name == "before" else 2)
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora/log.jsonl").write_text(json.dumps({"step": 450, "minutes": 15.5, "loss": 0.1}) + "\n")
+    monkeypatch.setattr(module, "_has_star", lambda record, folder: folder.name == "known_after")
+    page = tmp_path / "page.md"
+    page.write_text("# Page\n<!-- star: begin -->\nold\n<!-- star: end -->\n")
+    module.report(tmp_path, page)
+    text = page.read_text()
+    assert "old" not in text and "Training: 450 steps in 16 minutes" in text
+    assert "| all | 50.0% (0% to 100%) | 100.0% (100% to 100%) | +50.0 (+0.0 to +100.0) |" in text
+    assert "Of 2 pictures of known edits 2 have a star that nobody asked for, 0 before." in text
+
+
+def write_known(folder: Path, items: list[Item], successes: int) -> None:
+    folder.mkdir()
+    about = [
+        {"key": str(i.seed), "seed": i.seed, "family": "any", "edit": "nothing", "prompt": i.prompt} for i in items
+    ]
+    rows = [{"model": {"success": k < successes}} for k in range(len(items))]
+    lines = [json.dumps({**each, "rows": row}) for each, row in zip(about, rows, strict=True)]
+    (folder / "items.jsonl").write_text("\n".join(lines) + "\n")

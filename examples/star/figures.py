@@ -4,6 +4,7 @@ python examples/star/figures.py parts out/star/after
 python examples/star/figures.py strays out/star/known_after
 python examples/star/figures.py curve out/star/lora docs/pictures/star_curve.svg
 python examples/star/figures.py pictures out/star/lora/lora.safetensors docs/pictures/star.png
+PYTHONPATH=benchmarks python examples/star/figures.py report out/star docs/benchmarks.md
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from chronoedit.evaluation.observe import observe
 from chronoedit.evaluation.physics import score
 from chronoedit.evaluation.run import image_path, read_records
 from chronoedit.evaluation.statistics import bootstrap_mean
-from chronoedit.evaluation.summary import Record
+from chronoedit.evaluation.summary import Record, difference, grouped, pairs_of
 from chronoedit.media import contact_sheet, load_image, save_image, write_files
 from chronoedit.report import Plot
 from chronoedit.world import FIRST_EVALUATION_SEED, Item, sample_item
@@ -49,13 +50,16 @@ SVG_STYLE = (
 
 def parts(folder: Positional[Path]) -> None:
     """Success of each row of a run of the family star, by what is held out; Markdown."""
-    records = read_records(folder)
+    print(_parts(read_records(folder)))
+
+
+def _parts(records: Sequence[Record]) -> str:
     rows = list(records[0]["rows"])
-    print("| success |", " | ".join(rows), "| items |")
-    print("| --- |", " | ".join(["---:"] * len(rows)), "| ---: |")
+    lines = [f"| success | {' | '.join(rows)} | items |", f"| --- |{' ---: |' * (len(rows) + 1)}"]
     for name, belongs in PARTS.items():
         chosen = [r for r in records if belongs(held_out(sample_item(r["seed"], family="star").scene))]
-        print(f"| {name} |", " | ".join(_success(chosen, row) for row in rows), f"| {len(chosen)} |")
+        lines.append(f"| {name} | {' | '.join(_success(chosen, row) for row in rows)} | {len(chosen)} |")
+    return "\n".join(lines)
 
 
 def _success(records: Sequence[Record], row: str) -> str:
@@ -67,15 +71,49 @@ def _success(records: Sequence[Record], row: str) -> str:
 
 def strays(folder: Positional[Path]) -> None:
     """In how many edited pictures of a run of the known edits there is a body that is most like a star."""
+    found, count = _strays(folder)
+    print(f"{len(found)} of {count} pictures have a star that nobody asked for:", *found)
+
+
+def _strays(folder: Path) -> tuple[list[int], int]:
+    """The seeds of pictures with a star, and how many pictures there are."""
     records = read_records(folder)
-    found = [record["seed"] for record in records if _has_star(record, folder)]
-    print(f"{len(found)} of {len(records)} pictures have a star that nobody asked for:", *found)
+    return [record["seed"] for record in records if _has_star(record, folder)], len(records)
 
 
 def _has_star(record: Record, folder: Path) -> bool:
     item = sample_item(record["seed"], family=record["family"])
     picture = np.asarray(load_image(image_path(folder, record["seed"], "model")))
     return any(seen.kind == "star" for seen in observe(picture, item.end, also=("star",)).bodies.values())
+
+
+def report(folder: Positional[Path], page: Positional[Path]) -> None:
+    """Write the part `star` of a page from the runs in a folder: before, after, known_before, known_after, lora."""
+    from pages import measured_by, points, table, update  # of the folder `benchmarks`
+
+    before, after = (read_records(folder / name) for name in ("known_before", "known_after"))
+    pairs = pairs_of(after, before, "model", "model")
+    groups = {"all": difference(pairs), **grouped(pairs, "family", difference), **grouped(pairs, "edit", difference)}
+    known = [
+        (name, _success(_of(before, name), "model"), _success(_of(after, name), "model"), points(each))
+        for name, each in groups.items()
+    ]
+    log = [json.loads(line) for line in (folder / "lora/log.jsonl").read_text().splitlines()]
+    (stray, count), (stray_before, _) = (_strays(folder / name) for name in ("known_after", "known_before"))
+    parts_of_text = [
+        measured_by(f"Training: {log[-1]['step']} steps in {log[-1]['minutes']:.0f} minutes"),
+        f"The new edit before:\n\n{_parts(read_records(folder / 'before'))}\n",
+        f"And after:\n\n{_parts(read_records(folder / 'after'))}\n",
+        f"Known edits, without reasoning, the difference item by item in points:\n\n"
+        f"{table(('', 'before', 'after', 'after less before'), known)}\n",
+        f"Of {count} pictures of known edits {len(stray)} have a star that nobody asked for, {len(stray_before)} "
+        "before.\n",
+    ]
+    update(page, "\n".join(parts_of_text), "star")
+
+
+def _of(records: Sequence[Record], name: str) -> list[Record]:
+    return [record for record in records if name in ("all", record["family"], record["edit"])]
 
 
 def curve(folder: Positional[Path], output: Positional[Path]) -> None:
@@ -138,5 +176,5 @@ def _enlarged(frame: np.ndarray) -> Image.Image:
 
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(
-        {"parts": parts, "strays": strays, "curve": curve, "pictures": pictures}, description=__doc__
+        {"parts": parts, "strays": strays, "curve": curve, "pictures": pictures, "report": report}, description=__doc__
     )

@@ -56,3 +56,19 @@ def test_pictures_are_compared_by_their_edit(benchmark, tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(exist_ok=True)
         Image.fromarray(np.full((4, 4, 3), level, np.uint8)).save(tmp_path / folder / f"{name}.png")
     assert benchmark.largest_difference([tmp_path / "a", tmp_path / "b"]) == 3
+
+
+def test_the_page_gets_the_table_with_what_was_run(benchmark, tmp_path: Path, monkeypatch) -> None:
+    def way(job, output: Path) -> float:
+        output.mkdir()
+        Image.fromarray(np.full((4, 4, 3), len(job.rows()), np.uint8)).save(output / "0.png")
+        return 2.0
+
+    ways = ("chronoedit batch", "single calls in one process")
+    monkeypatch.setattr(benchmark, "WAYS", dict.fromkeys(ways, way))
+    page = tmp_path / "page.md"
+    page.write_text("<!-- batch: begin -->\nold\n<!-- batch: end -->\n")
+    benchmark.main(benchmark.Settings(items=2, commands=1, repeats=1, update=page))
+    text = page.read_text()
+    assert "old" not in text and "| chronoedit batch | 1.00 | 1.000 | 1.00x |" in text
+    assert "2 edits (by a command line each 1, multiplied up), 1 run(s)" in text and "at most 0 of 255" in text

@@ -35,17 +35,22 @@ def test_it_calibrates_a_model_and_measures_its_caches(
     found = json.loads(capsys.readouterr().out)
     assert len(found["mag_ratios"]) == 12 and found["mag_ratios"][0][1] == 1.0
     settings = json.loads((model / "chronoedit.json").read_text())
-    (model / "chronoedit.json").write_text(json.dumps({**settings, **found}))
+    benchmark.keep(str(model), found["mag_ratios"])
+    benchmark.keep(str(model), found["mag_ratios"])
+    assert json.loads((model / "chronoedit.json").read_text()) == {**settings, **found}
     assert [list(pair) for pair in read_settings(model, name="x").mag_ratios] == found["mag_ratios"]
 
     caches = ("first-block:0", "first-block:1", "mag:1")
-    benchmark.main(benchmark.Options(output=tmp_path / "out", caches=caches, **options))
+    page = tmp_path / "page.md"
+    page.write_text("<!-- step caches: begin -->\n<!-- step caches: end -->\n")
+    benchmark.main(benchmark.Options(output=tmp_path / "out", caches=caches, update=page, **options))
     rows = [line.strip("| ").split(" | ") for line in (tmp_path / "out" / "table.md").read_text().splitlines()[2:]]
     assert [row[0] for row in rows] == ["none", *caches, "guidance-until 0.5"]
     assert [row[1] for row in rows[:2]] == ["24.0 of 24"] * 2 and rows[-1][1] == "18.0 of 18"
     # Of 12 steps mag computes the first 3, of the next 9 a fourth each, and the last; the others run one block of two.
     assert rows[3][1] == "12.0 of 24" and rows[3][2] == "75%"
     assert {row[4] for row in rows} == {"0.0% (0% to 0%)"} and rows[1][5] == "+0.0 (+0.0 to +0.0)"
+    assert "Items: 1, without reasoning" in page.read_text() and "| mag:1 | 12.0 of 24 | 75% |" in page.read_text()
 
 
 def test_seconds_are_those_of_whole_edits_each_way(
@@ -54,6 +59,10 @@ def test_seconds_are_those_of_whole_edits_each_way(
     model = write_random_checkpoint(tmp_path / "model", image_branch=False)
     monkeypatch.setattr(benchmark, "ROUNDS", 1)
     caches = ("first-block:0.1",)
-    benchmark.main(benchmark.Options(seconds=True, model=str(model), items=1, num_inference_steps=11, caches=caches))
+    options = benchmark.Options(
+        seconds=True, model=str(model), items=1, num_inference_steps=11, caches=caches, output=tmp_path / "out"
+    )
+    benchmark.main(options)
     found = json.loads(capsys.readouterr().out)
+    assert benchmark.timed_seconds(options) == found
     assert list(found) == ["none", "first-block:0.1", "guidance-until 0.5"] and min(found.values()) > 0

@@ -79,6 +79,7 @@ def test_latents_equal_those_of_pairs_and_clips(plan: LatentPlan, encoded: Laten
     assert np.allclose(encoded.pairs[2], pair.numpy(), atol=2e-3)
     assert np.allclose(encoded.clips[0], clip.numpy(), atol=2e-3)
     assert encoded.prompts == [sample_item(seed, size=SIZE).prompt for seed in range(10, 15)]
+    assert encoded.captions == [sample_item(seed, size=SIZE).long_prompt for seed in range(10, 15)]
 
 
 def test_the_empty_frame_is_that_of_the_condition(plan: LatentPlan, encoded: LatentSet) -> None:

@@ -91,15 +91,17 @@ class LatentPlan:
 
 @dataclass(frozen=True)
 class LatentSet:
-    """Encoded items: pairs n 2 z h w and clips m 8 z h w (float16, not normalised), their prompts, and `empty`.
+    """Encoded items: pairs n 2 z h w and clips m 8 z h w (float16, not normalised), their words, and `empty`.
 
-    `empty`, z h w, is the latent frame of an empty (grey) frame, as it stands in the condition. `clip_items` holds
+    `prompts` are the short instructions of the pairs, `captions` the long ones. `empty`, z h w, is the latent frame of
+    an empty (grey) frame, as it stands in the condition. `clip_items` holds
     the index, among the pairs, of each clip's item.
     """
 
     pairs: np.ndarray
     clips: np.ndarray
     prompts: list[str]
+    captions: list[str]
     clip_items: np.ndarray
     empty: Tensor
 
@@ -119,12 +121,13 @@ def encode_items(
         on_shard(k, len(shards))
     pairs = [np.load(_shard_path(plan, seeds, "pairs.npy"), mmap_mode="r") for seeds in shards]
     clips = [np.load(_shard_path(plan, seeds, "clips.npy"), mmap_mode="r") for seeds in shards]
-    prompts = [prompt for seeds in shards for prompt in json.loads(_shard_path(plan, seeds, "json").read_text())]
+    words = [said for seeds in shards for said in json.loads(_shard_path(plan, seeds, "json").read_text())]
+    prompts, captions = ([said[name] for said in words] for name in ("prompt", "caption"))
     with_clip = [k for k in range(plan.items) if (plan.first_seed + k) % plan.clip_every == 0]
     autoencoder = load_framewise(plan.autoencoder)
     grey = torch.zeros(1, 3, plan.size_px, plan.size_px)
     empty = _means(autoencoder, grey)[0].float()
-    return LatentSet(np.concatenate(pairs), np.concatenate(clips), prompts, np.array(with_clip), empty)
+    return LatentSet(np.concatenate(pairs), np.concatenate(clips), prompts, captions, np.array(with_clip), empty)
 
 
 @lru_cache(maxsize=1)
@@ -158,7 +161,7 @@ def _shard_path(plan: LatentPlan, seeds: range, suffix: str) -> Path:
 
 
 def _encode_shard(plan: LatentPlan, seeds: range) -> int:
-    """Encode one shard; its prompts are written last and so say that the shard is whole."""
+    """Encode one shard; its words are written last and so say that the shard is whole."""
     autoencoder = load_framewise(plan.autoencoder)
     items = [sample_item(seed, size=plan.size_px) for seed in seeds]
     pairs = _latents(autoencoder, [[item.input, item.target] for item in items])
@@ -169,7 +172,8 @@ def _encode_shard(plan: LatentPlan, seeds: range) -> int:
     _save_array(_shard_path(plan, seeds, "pairs.npy"), pairs)
     _save_array(_shard_path(plan, seeds, "clips.npy"), clips)
     with atomic_path(_shard_path(plan, seeds, "json")) as path:
-        path.write_text(json.dumps([item.prompt for item in items]), encoding="utf-8")
+        words = [{"prompt": item.prompt, "caption": item.long_prompt} for item in items]
+        path.write_text(json.dumps(words), encoding="utf-8")
     return len(items)
 
 

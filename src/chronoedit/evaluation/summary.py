@@ -23,7 +23,9 @@ MEASURES = (
     "trajectory_error",
     "trajectory_seen",
 )
-MOVING_FAMILIES = ("table", "falling")
+MOVING_FAMILIES = ("table", "falling", "street", "kitchen", "tools", "toppling")
+"""Families whose edits are things that move or act on each other; the others' change what a thing looks like."""
+
 ROW_TITLES = {
     "model": "model",
     "no_reasoning": "model, no reasoning",

@@ -115,8 +115,8 @@ def _conv(conv: WanCausalConv3d, x: Tensor) -> Tensor:
 
 
 def _norm(norm: WanRMS_norm, x: Tensor) -> Tensor:
-    gain = norm.scale * norm.gamma.view(1, -1, 1, 1)
-    return x * x.square().sum(dim=1, keepdim=True).clamp_min(1e-24).rsqrt() * gain + norm.bias
+    gain = (norm.scale * norm.gamma.view(1, -1, 1, 1)).to(x.dtype)  # in bf16, fp32 would spread to all that follows
+    return x * x.square().sum(dim=1, keepdim=True).clamp_min(1e-24).rsqrt().to(x.dtype) * gain + norm.bias
 
 
 def _residual(block: WanResidualBlock, x: Tensor) -> Tensor:

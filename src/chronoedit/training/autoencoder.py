@@ -5,8 +5,9 @@ Shapes: b batch, h w pixels, z latent channels. Pictures are b 3 h w in [-1, 1].
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from chronoedit.model.frames import decode_frames, encode_frames, make_framewise
 from chronoedit.training.decoder import ClipSource, ClipStage, train_decoder
 from chronoedit.training.export import write_autoencoder
 from chronoedit.training.objectives import detail_map, kl_divergence, psnr, reconstruction_loss
-from chronoedit.training.optim import Ema, make_optimizer, update
+from chronoedit.training.optim import Ema, make_optimizer, set_gradients, shares, update
 from chronoedit.training.recipes import Budget, Optimisation, precision
 from chronoedit.training.state import Progress, Stage, TrainingState, step_generator
 
@@ -195,12 +196,20 @@ class _FrameTrainer:
         cells = [side // self.autoencoder.config.scale_factor_spatial for side in images.shape[-2:]]
         noise = torch.randn(len(images), self.recipe.model.z_dim, *cells, generator=generator)
         scale = torch.rand(len(images), 1, 1, 1, generator=generator) * self._noise_level(progress)
-        with precision(self.stage.optimisation.precision, self.device):
-            loss, kl = self.loss(images, (noise * scale).to(self.device))
-        (loss + self.stage.kl_weight * kl).backward()
+        noise = (noise * scale).to(self.device)
+        kls: list[Tensor] = []
+
+        def loss_of(rows: slice) -> Tensor:
+            with precision(self.stage.optimisation.precision, self.device):
+                loss, kl = self.loss(images[rows], noise[rows])
+            kls.append(kl.detach())
+            return loss + self.stage.kl_weight * kl
+
+        parts = shares(len(images), self.stage.optimisation.parts)
+        losses = set_gradients([partial(loss_of, rows) for rows in parts], self.state.optimizer)
         norm = update(self.state.optimizer, self.stage.optimisation, step, progress)
         self.state.averages["autoencoder"].update(step)
-        return {"loss": float(loss.detach()), "kl": float(kl.detach()), "grad_norm": norm}
+        return {"loss": _mean(losses), "kl": _mean(kls), "grad_norm": norm}
 
     def _noise_level(self, progress: float) -> float:
         start = self.stage.noise_from
@@ -247,3 +256,7 @@ class _FrameTrainer:
             "psnr_noisy": round(float(psnr(noisy, images)), 3),
             "latent_std": round(float(mean.std()), 3),
         }
+
+
+def _mean(values: Sequence[Tensor]) -> float:
+    return float(torch.stack(list(values)).mean())

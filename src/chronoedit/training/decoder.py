@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor
 from chronoedit.data.synth import LATENT_FRAME_STRIDE, render_clips, to_pixels
 from chronoedit.model.frames import decode_clip, encode_frames
 from chronoedit.training.objectives import psnr, reconstruction_loss
-from chronoedit.training.optim import Ema, make_optimizer, update
+from chronoedit.training.optim import Ema, make_optimizer, set_gradients, shares, update
 from chronoedit.training.recipes import Budget, Optimisation, precision
 from chronoedit.training.state import Progress, Stage, TrainingState, step_generator
 
@@ -122,22 +123,27 @@ class _ClipTrainer:
         generator = step_generator(self.source.seed, step, "decoder_clips")
         pairs = bool(torch.rand((), generator=generator) < self.stage.pair_share)
         videos = self._batch(generator, pairs)
-        with precision(self.stage.optimisation.precision, self.device):
-            latents = self._latents(videos)
-            spread = latents.std(dim=(0, 2, 3, 4), keepdim=True)
-            noise = torch.randn(latents.shape, generator=generator).to(self.device)
-            level = torch.rand(len(latents), 1, 1, 1, 1, generator=generator).to(self.device) * self.stage.latent_noise
-            decoded = decode_clip(self.autoencoder, latents + level * spread * noise)
-        loss = reconstruction_loss(
-            _as_images(decoded.float()),
-            _as_images(videos),
-            edge_weight=self.stage.edge_weight,
-            detail_weight=self.stage.detail_weight,
-        )
-        loss.backward()
+        latents = self._latents(videos)
+        spread = latents.std(dim=(0, 2, 3, 4), keepdim=True)
+        noise = torch.randn(latents.shape, generator=generator).to(self.device)
+        level = torch.rand(len(latents), 1, 1, 1, 1, generator=generator).to(self.device) * self.stage.latent_noise
+        noisy = latents + level * spread * noise
+
+        def loss_of(rows: slice) -> Tensor:
+            with precision(self.stage.optimisation.precision, self.device):
+                decoded = decode_clip(self.autoencoder, noisy[rows])
+            return reconstruction_loss(
+                _as_images(decoded.float()),
+                _as_images(videos[rows]),
+                edge_weight=self.stage.edge_weight,
+                detail_weight=self.stage.detail_weight,
+            )
+
+        parts = shares(len(videos), self.stage.optimisation.parts)
+        losses = set_gradients([partial(loss_of, rows) for rows in parts], self.state.optimizer)
         norm = update(self.state.optimizer, self.stage.optimisation, step, progress)
         self.state.averages["decoder"].update(step)
-        return {"loss_pairs" if pairs else "loss_clips": float(loss.detach()), "grad_norm": norm}
+        return {"loss_pairs" if pairs else "loss_clips": float(torch.stack(losses).mean()), "grad_norm": norm}
 
     def _batch(self, generator: torch.Generator, pairs: bool) -> Tensor:
         """Videos b 3 T h w: windows of clips, or pairs whose last frame fills a group."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -184,6 +185,13 @@ def update(optimizer: Optimizers, recipe: Optimisation, step: int, progress: flo
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+
+def shares(count: int, parts: int) -> list[slice]:
+    """The rows of a batch of `count` in at most `parts` runs of about the same length."""
+    parts = min(parts, count)
+    bounds = [count * k // parts for k in range(parts + 1)]
+    return [slice(a, b) for a, b in pairwise(bounds)]
 
 
 def set_gradients(losses: Sequence[Callable[[], Tensor]], optimizer: Optimizers) -> list[Tensor]:

@@ -23,7 +23,8 @@ from chronoedit.model.settings import ModelSettings
 from chronoedit.training.export import TrainedModel, write_model
 from chronoedit.training.initialisation import hush_padding, look_at_input_frame
 from chronoedit.training.objectives import add_noise, change_weight, flow_loss, logit_normal_sigmas
-from chronoedit.training.optim import Ema, make_optimizer, set_gradients, update
+from chronoedit.training.optim import Ema, make_optimizer, set_gradients, shares, update
+from chronoedit.training.plain_attention import use_plain_attention
 from chronoedit.training.recipes import Budget, Optimisation, precision
 from chronoedit.training.state import Progress, Stage, TrainingState, step_generator
 from chronoedit.training.text import Prompts, TextModel, embed, train_tokenizer
@@ -85,12 +86,14 @@ class Flow:
     """The objective: noise levels through `flow_shift`; `clip_share` of the steps are reasoning clips.
 
     A clip step takes `clip_batch` clips. `changed_weight` is the extra weight of latents that the edit changes,
-    `text_dropout` the share of prompts replaced by the empty one.
+    `text_dropout` the share of prompts replaced by the empty one, `caption_share` that of the steps whose prompts are
+    the long ones.
     """
 
     flow_shift: float = 3.0
     changed_weight: float = 3.0
     text_dropout: float = 0.1
+    caption_share: float = 0.0
     clip_share: float = 0.36
     clip_batch: int = 4
 
@@ -150,7 +153,7 @@ def train_embedded(
     validation = _encoded(recipe, autoencoder, folder, "validation", log)
     tokenizer_folder = folder / "model" / "tokenizer"
     if not (tokenizer_folder / "tokenizer.json").exists():
-        train_tokenizer(train.prompts, tokenizer_folder, recipe.text)
+        train_tokenizer([*train.prompts, *train.captions], tokenizer_folder, recipe.text)
     trainer = Trainer(recipe, Sources(autoencoder, tokenizer_folder, train, validation), device)
     trainer.state.load(folder)
     Stage(
@@ -204,9 +207,11 @@ class Trainer:
         limit = recipe.text.max_sequence_length
         torch.manual_seed(recipe.seed)
         self.transformer = recipe.transformer.build(self.autoencoder.config.z_dim, recipe.text.d_model).to(device)
+        use_plain_attention(self.transformer, recipe.optimisation.precision, device)
         self.text_encoder = recipe.text.build(len(tokenizer)).to(device)
         self.train, self.validation = sources.train, sources.validation
-        self.train_prompts = Prompts(tokenizer, sources.train.prompts, limit)
+        self.prompts = Prompts(tokenizer, sources.train.prompts, limit)
+        self.captions = Prompts(tokenizer, sources.train.captions, limit)
         self.validation_prompts = Prompts(tokenizer, sources.validation.prompts, limit)
         self.empty = normalise(self.autoencoder, sources.train.empty[None, :, None]).to(device)  # 1 z 1 h w
         modules = {"transformer": self.transformer, "text_encoder": self.text_encoder}
@@ -227,18 +232,17 @@ class Trainer:
         items = self.train.clip_items[which].tolist() if clips else which
         dropped = (torch.rand(count, generator=generator) < flow.text_dropout).tolist()
         sigmas = logit_normal_sigmas(count, flow.flow_shift, generator)
+        words = self.captions if torch.rand((), generator=generator) < flow.caption_share else self.prompts
         latents = self._latents(source[which])
         noise = torch.randn(latents.shape, generator=generator).to(self.device)
 
         def loss_of(rows: slice) -> Tensor:
-            ids, lengths = self.train_prompts.batch(items[rows], dropped[rows])
+            ids, lengths = words.batch(items[rows], dropped[rows])
             with precision(self.recipe.optimisation.precision, self.device):
                 return self._losses(latents[rows], noise[rows], sigmas[rows], ids, lengths).mean()
 
-        parts = min(self.recipe.optimisation.parts, count)
-        bounds = [count * k // parts for k in range(parts + 1)]
-        rows = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
-        losses = set_gradients([partial(loss_of, each) for each in rows], self.state.optimizer)
+        parts = shares(count, self.recipe.optimisation.parts)
+        losses = set_gradients([partial(loss_of, rows) for rows in parts], self.state.optimizer)
         norm = update(self.state.optimizer, self.recipe.optimisation, step, progress)
         for ema in self.state.averages.values():
             ema.update(step)
