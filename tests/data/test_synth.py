@@ -82,6 +82,15 @@ def test_latents_equal_those_of_pairs_and_clips(plan: LatentPlan, encoded: Laten
     assert encoded.captions == [sample_item(seed, size=SIZE).long_prompt for seed in range(10, 15)]
 
 
+def test_shares_of_what_is_edited(plan: LatentPlan, encoded: LatentSet) -> None:
+    cells = encoded.pairs.shape[-1]
+    assert encoded.edited.shape == (plan.items, 2, cells, cells)
+    for seed, shares in enumerate(encoded.edited, plan.first_seed):
+        item = sample_item(seed, size=plan.size_px)
+        for ids, share in zip((item.input_ids, item.target_ids), shares, strict=True):
+            assert abs(np.isin(ids, list(item.edited)).mean() - share.mean() / 255) < 0.003
+
+
 def test_the_empty_frame_is_that_of_the_condition(plan: LatentPlan, encoded: LatentSet) -> None:
     autoencoder = synth.load_framewise(plan.autoencoder)
     pixels = to_pixels(sample_item(1, size=SIZE).input[None], torch.device("cpu"))

@@ -43,7 +43,7 @@ def embedded_recipe(steps: int, **optimisation: Any) -> EmbeddedRecipe:
         optimisation=Optimisation(**{**settings, **optimisation}),
         transformer=TransformerModel(num_heads=1, head_dim=48, num_layers=2, ffn_dim=64, input_layers=1, input_heads=1),
         text=TextModel(d_model=24, num_layers=1, num_heads=2, d_kv=12, d_ff=32, vocab_size=120, max_sequence_length=40),
-        flow=Flow(clip_share=0.4, clip_batch=2),
+        flow=Flow(clip_share=0.4, clip_batch=2, grounding_weight=0.5),
     )
 
 

@@ -82,6 +82,11 @@ def test_the_loss_falls_on_a_batch_that_repeats(trainer: Trainer) -> None:
     assert figures[-1][name] < 0.8 * figures[0][name]
 
 
+def test_what_is_edited_is_told_of_the_items_of_a_batch_that_repeats(trainer: Trainer) -> None:
+    figures = [trainer.step(1, 0.0)["loss_grounding"] for _ in range(25)]
+    assert figures[-1] < 0.8 * figures[0]
+
+
 def test_validation_is_repeatable_and_leaves_the_weights(trainer: Trainer) -> None:
     before = trainer.transformer.proj_out.weight.detach().clone()
     first, second = trainer.validate(), trainer.validate()

@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
+from einops import rearrange
 from torch import Tensor
 
 from chronoedit.media import atomic_path
@@ -23,6 +24,8 @@ SHARD_ITEMS = 256
 LATENT_FRAME_STRIDE = 4
 CLIP_FRAMES = (*range(0, FRAMES - LATENT_FRAME_STRIDE, LATENT_FRAME_STRIDE), FRAMES - 1)
 """Pixel frames of a clip that its latent frames hold: the last of each group of four, and the edit."""
+
+ARRAYS = ("pairs", "clips", "edited")
 
 Made = TypeVar("Made")
 
@@ -93,13 +96,15 @@ class LatentPlan:
 class LatentSet:
     """Encoded items: pairs n 2 z h w and clips m 8 z h w (float16, not normalised), their words, and `empty`.
 
+    `edited`, n 2 h w, is the share of each cell of a pair that shows what is edited (uint8, 255 is all of it);
     `prompts` are the short instructions of the pairs, `captions` the long ones. `empty`, z h w, is the latent frame of
-    an empty (grey) frame, as it stands in the condition. `clip_items` holds
-    the index, among the pairs, of each clip's item.
+    an empty (grey) frame, as it stands in the condition. `clip_items` holds the index, among the pairs, of each clip's
+    item.
     """
 
     pairs: np.ndarray
     clips: np.ndarray
+    edited: np.ndarray
     prompts: list[str]
     captions: list[str]
     clip_items: np.ndarray
@@ -115,19 +120,21 @@ def encode_items(
     `model.condition.encode_pair` and `encode_clip`. `on_shard` is told shards done and their number.
     """
     shards = seed_shards(plan.first_seed, plan.items)
-    missing = [seeds for seeds in shards if not _shard_path(plan, seeds, "json").exists()]
+    missing = [seeds for seeds in shards if not _is_whole(plan, seeds)]
     plan.folder.mkdir(parents=True, exist_ok=True)
     for k, _ in enumerate(_mapped(partial(_encode_shard, plan), missing, workers), len(shards) - len(missing) + 1):
         on_shard(k, len(shards))
-    pairs = [np.load(_shard_path(plan, seeds, "pairs.npy"), mmap_mode="r") for seeds in shards]
-    clips = [np.load(_shard_path(plan, seeds, "clips.npy"), mmap_mode="r") for seeds in shards]
+    arrays = {
+        name: np.concatenate([np.load(_shard_path(plan, seeds, f"{name}.npy"), mmap_mode="r") for seeds in shards])
+        for name in ARRAYS
+    }
     words = [said for seeds in shards for said in json.loads(_shard_path(plan, seeds, "json").read_text())]
     prompts, captions = ([said[name] for said in words] for name in ("prompt", "caption"))
     with_clip = [k for k in range(plan.items) if (plan.first_seed + k) % plan.clip_every == 0]
     autoencoder = load_framewise(plan.autoencoder)
     grey = torch.zeros(1, 3, plan.size_px, plan.size_px)
     empty = _means(autoencoder, grey)[0].float()
-    return LatentSet(np.concatenate(pairs), np.concatenate(clips), prompts, captions, np.array(with_clip), empty)
+    return LatentSet(**arrays, prompts=prompts, captions=captions, clip_items=np.array(with_clip), empty=empty)
 
 
 @lru_cache(maxsize=1)
@@ -156,12 +163,17 @@ def _clips(seeds: range, *, size_px: int) -> np.ndarray:
     return np.stack([sample_item(seed, size=size_px).frames() for seed in seeds])
 
 
+def _is_whole(plan: LatentPlan, seeds: range) -> bool:
+    """Whether a shard has all its files; its words are written last, and versions before had no `edited`."""
+    return all(_shard_path(plan, seeds, suffix).exists() for suffix in ("json", "edited.npy"))
+
+
 def _shard_path(plan: LatentPlan, seeds: range, suffix: str) -> Path:
     return plan.folder / f"{seeds.start:06d}.{suffix}"
 
 
 def _encode_shard(plan: LatentPlan, seeds: range) -> int:
-    """Encode one shard; its words are written last and so say that the shard is whole."""
+    """Encode one shard; its words are written last, see `_is_whole`."""
     autoencoder = load_framewise(plan.autoencoder)
     items = [sample_item(seed, size=plan.size_px) for seed in seeds]
     pairs = _latents(autoencoder, [[item.input, item.target] for item in items])
@@ -169,12 +181,20 @@ def _encode_shard(plan: LatentPlan, seeds: range) -> int:
     clips = _latents(autoencoder, [_clip_pictures(item) for item in with_clip])
     if not with_clip:
         clips = np.empty((0, len(CLIP_FRAMES), *pairs.shape[2:]), pairs.dtype)
-    _save_array(_shard_path(plan, seeds, "pairs.npy"), pairs)
-    _save_array(_shard_path(plan, seeds, "clips.npy"), clips)
+    edited = np.stack([_edited_shares(item, pairs.shape[-1]) for item in items])
+    for name, array in zip(ARRAYS, (pairs, clips, edited), strict=True):
+        _save_array(_shard_path(plan, seeds, f"{name}.npy"), array)
     with atomic_path(_shard_path(plan, seeds, "json")) as path:
         words = [{"prompt": item.prompt, "caption": item.long_prompt} for item in items]
         path.write_text(json.dumps(words), encoding="utf-8")
     return len(items)
+
+
+def _edited_shares(item: Item, cells: int) -> np.ndarray:
+    """uint8 2 cells cells: what share of each cell of input and target shows what is edited."""
+    masks = np.isin([item.input_ids, item.target_ids], list(item.edited))
+    shares = rearrange(masks, "t (h i) (w j) -> t h w i j", h=cells, w=cells).mean(axis=(3, 4))
+    return (255 * shares).round().astype(np.uint8)
 
 
 def _clip_pictures(item: Item) -> list[np.ndarray]:

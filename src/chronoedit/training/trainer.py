@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chronoedit.data.synth import LatentPlan, LatentSet, encode_items, load_framewise
 from chronoedit.model.autoencoder import normalise
@@ -21,6 +21,7 @@ from chronoedit.model.dit import ChronoEditDiT
 from chronoedit.model.parts import load_tokenizer
 from chronoedit.model.settings import ModelSettings
 from chronoedit.training.export import TrainedModel, write_model
+from chronoedit.training.grounding import CELLS_A_SIDE, GroundingHead, MiddleOf, grounding_loss
 from chronoedit.training.initialisation import hush_padding, look_at_input_frame
 from chronoedit.training.objectives import add_noise, change_weight, flow_loss, logit_normal_sigmas
 from chronoedit.training.optim import Ema, make_optimizer, set_gradients, shares, update
@@ -87,7 +88,7 @@ class Flow:
 
     A clip step takes `clip_batch` clips. `changed_weight` is the extra weight of latents that the edit changes,
     `text_dropout` the share of prompts replaced by the empty one, `caption_share` that of the steps whose prompts are
-    the long ones.
+    the long ones. `grounding_weight` is the weight of `grounding`'s loss; 0 for none.
     """
 
     flow_shift: float = 3.0
@@ -96,6 +97,7 @@ class Flow:
     caption_share: float = 0.0
     clip_share: float = 0.36
     clip_batch: int = 4
+    grounding_weight: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +216,11 @@ class Trainer:
         self.captions = Prompts(tokenizer, sources.train.captions, limit)
         self.validation_prompts = Prompts(tokenizer, sources.validation.prompts, limit)
         self.empty = normalise(self.autoencoder, sources.train.empty[None, :, None]).to(device)  # 1 z 1 h w
-        modules = {"transformer": self.transformer, "text_encoder": self.text_encoder}
+        modules: dict[str, nn.Module] = {"transformer": self.transformer, "text_encoder": self.text_encoder}
+        if recipe.flow.grounding_weight > 0:
+            self.middle = MiddleOf(self.transformer)
+            self.head = GroundingHead(recipe.transformer.num_heads * recipe.transformer.head_dim).to(device)
+            modules["grounding"] = self.head
         averages = {name: Ema(module, recipe.optimisation.ema_decay) for name, module in modules.items()}
         optimizer = make_optimizer(list(modules.values()), recipe.optimisation)
         self.state = TrainingState(modules, averages, optimizer, Progress())
@@ -234,19 +240,29 @@ class Trainer:
         sigmas = logit_normal_sigmas(count, flow.flow_shift, generator)
         words = self.captions if torch.rand((), generator=generator) < flow.caption_share else self.prompts
         latents = self._latents(source[which])
+        edited = torch.tensor(self.train.edited[items]).to(self.device) / 255  # b 2 h w
         noise = torch.randn(latents.shape, generator=generator).to(self.device)
+
+        found: dict[str, list[Tensor]] = {"loss_clips" if clips else "loss_pairs": [], "loss_grounding": []}
 
         def loss_of(rows: slice) -> Tensor:
             ids, lengths = words.batch(items[rows], dropped[rows])
             with precision(self.recipe.optimisation.precision, self.device):
-                return self._losses(latents[rows], noise[rows], sigmas[rows], ids, lengths).mean()
+                parts = [self._losses(latents[rows], noise[rows], sigmas[rows], ids, lengths).mean()]
+                if flow.grounding_weight > 0:
+                    parts.append(self._grounding(latents[rows], edited[rows]).mean())
+            for losses, part in zip(found.values(), parts, strict=False):
+                losses.append(part.detach())
+            return parts[0] + sum(flow.grounding_weight * part for part in parts[1:])
 
         parts = shares(count, self.recipe.optimisation.parts)
-        losses = set_gradients([partial(loss_of, rows) for rows in parts], self.state.optimizer)
+        set_gradients([partial(loss_of, rows) for rows in parts], self.state.optimizer)
         norm = update(self.state.optimizer, self.recipe.optimisation, step, progress)
         for ema in self.state.averages.values():
             ema.update(step)
-        return {"loss_clips" if clips else "loss_pairs": float(torch.stack(losses).mean()), "grad_norm": norm}
+        return {name: float(torch.stack(losses).mean()) for name, losses in found.items() if losses} | {
+            "grad_norm": norm
+        }
 
     def _latents(self, stored: np.ndarray) -> Tensor:
         """Normalised latents b z t h w of stored b t z h w."""
@@ -265,6 +281,11 @@ class Trainer:
             return_dict=False,
         )[0]
         return flow_loss(velocity, target, change_weight(latents, self.recipe.flow.changed_weight))
+
+    def _grounding(self, latents: Tensor, edited: Tensor) -> Tensor:
+        """Loss of each item, b, of what the pass that has just been made knows of where the edit is."""
+        t, h, w = latents.shape[2:]
+        return grounding_loss(self.head(self.middle.take(), (t, h // CELLS_A_SIDE, w // CELLS_A_SIDE)), edited)
 
     def _condition(self, latents: Tensor) -> Tensor:
         """Mask and condition b 4+z t h w: the input frame, then empty ones, as `model.condition.image_condition`."""

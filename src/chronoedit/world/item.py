@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,7 +25,7 @@ from .splits import (
     split_of_seed,
     unseen_in,
 )
-from .state import WORLD_SIZE, State
+from .state import WORLD_SIZE, Body, State
 
 FIRST_EVALUATION_SEED = 100_000
 MAX_DRAWS = 200
@@ -105,6 +106,13 @@ class Item:
         return id_mask(self.end, self.size)
 
     @cached_property
+    def edited(self) -> frozenset[int]:
+        """Ids of the bodies that the edit is about: its subject, and those that come, go, change or move by a px."""
+        before, after = ({body.id: body for body in state.bodies} for state in (self.start, self.end))
+        others = {k for k in before.keys() | after.keys() if not _is_same(before.get(k), after.get(k))}
+        return frozenset(others if self.subject is None else {*others, self.subject})
+
+    @cached_property
     def edit_mask(self) -> np.ndarray:
         """Where the target differs from the input: bool size size."""
         return np.abs(self.input.astype(int) - self.target).max(axis=-1) > 8
@@ -131,6 +139,13 @@ class Item:
             "start": self.start.to_json(),
             "end": self.end.to_json(),
         }
+
+
+def _is_same(before: Body | None, after: Body | None) -> bool:
+    if before is None or after is None:
+        return False
+    there = replace(before, x=after.x, y=after.y, angle=after.angle)
+    return there == after and math.hypot(after.x - before.x, after.y - before.y) < 1 > abs(after.angle - before.angle)
 
 
 def sample_item(
