@@ -30,6 +30,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "flow shift 3": {"flow": {"flow_shift": 3.0}},
     "no prompt dropped": {"flow": {"text_dropout": 0.0}},
     "no long prompts": {"flow": {"caption_share": 0.0}},
+    "not asked where the edit is": {"flow": {"grounding_weight": 0.0}},
     "288 wide": {"transformer": {"num_heads": 6, "ffn_dim": 1152}},
     "8 blocks": {"transformer": {"num_layers": 8}},
     "fp32": {"optimisation": {"precision": "fp32"}},
