@@ -18,7 +18,7 @@ from chronoedit.world.state import ARM_ID, WORLD_SIZE, Arm, Body, State
 
 from .colour import delta_e, srgb_to_lab
 from .morphology import components, dilate, erode, opened
-from .template import CAP_DE, Template, shifted
+from .template import CAP_DE, Template, shifted, softer
 
 REACH_RADII = 1.5
 ARM_REACH_PX = 24.0
@@ -30,6 +30,7 @@ RIGHT_SHARE = 0.72  # of the thing's pixels, that are right once its colour is a
 WRONG_PIECE = 0.12  # of the thing's area: a piece within it that is wrong
 ARM_SHARE = 0.5
 JUDGED_PX = 12  # a thing of which fewer pixels can be seen is taken as it should be
+SOFT_STEPS = 3  # of a blur, each of a variance of half a px²: a thing may be drawn softly
 LIKENESS_DE = 1.0  # mean ΔE about the thing by which another kind, or another angle, must fit better
 TURNS_DEG = (15, -15, 30, -30, 45, -45, 60, -60, 90, -90, 120, -120, 150, -150, 180)
 SHADOW_L, SHADOW_AB = 30.0, 14.0  # how far a shadow takes a colour
@@ -270,8 +271,9 @@ def _mean_off(scene: _Scene, expected: np.ndarray, region: np.ndarray) -> float:
 
 
 def _looks_right(scene: _Scene, there: Template) -> bool:
-    """Most pixels are right, and no piece within the thing is wrong."""
-    wrong = there.mask & (delta_e(scene.lab, there.look) > RIGHT_DE)
+    """Most pixels are right, drawn sharply or softly, and no piece within the thing is wrong."""
+    looks = [there.look, *softer(there.look, SOFT_STEPS * scene.unit**2)]
+    wrong = there.mask & (np.min([delta_e(scene.lab, look) for look in looks], axis=0) > RIGHT_DE)
     area = int(np.count_nonzero(there.mask))
     pieces = components(opened(wrong, scene.unit))
     largest = int(np.count_nonzero(pieces[0])) if pieces else 0
