@@ -16,7 +16,7 @@ import tyro
 
 from pages import ROOT, measured_by, table, update
 
-PROMPT = "move the yellow ball onto the blue cube"
+PROMPT = "pick up the yellow ball with the robot arm"
 WAYS = {
     "plain": ("out.png",),
     "with reasoning and an mp4": ("out.mp4", "--enable-temporal-reasoning"),

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Part:
-    """A marked part of a page. One that is only stamped has words of its own, beside a picture that is a file."""
+    """A marked part of a page."""
 
     page: str
     name: str
-    only_stamped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +68,11 @@ FIGURES: Mapping[str, Figure] = {
     ),
     "gallery": Figure(
         shows="the page of edits with what is imagined on the way, and the picture of the README",
-        commands=("python benchmarks/gallery.py --model tiny --output-dir docs/pictures --page docs/gallery.md",),
-        parts=(Part("docs/gallery.md", "gallery"), Part("README.md", "banner", only_stamped=True)),
+        commands=(
+            "python benchmarks/gallery.py --model tiny --output-dir docs/pictures --page docs/gallery.md "
+            "--readme README.md",
+        ),
+        parts=(Part("docs/gallery.md", "gallery"), Part("README.md", "banner")),
         files=("docs/pictures/gallery-banner.webp",),
         minutes=5,
     ),

@@ -76,11 +76,15 @@ FAILED: dict[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Gallery:
-    """What to make: `tries` seeds of each family, pictures into `output_dir`; no page is written without `page`."""
+    """What to make: `tries` seeds of each family, pictures into `output_dir`; no page is written without `page`.
+
+    In `readme` the part `banner` shows the banner, when it is given.
+    """
 
     model: str = "tiny"
     output_dir: Path = Path("out/gallery")
     page: Path | None = None
+    readme: Path | None = None
     families: tuple[str, ...] = tuple(FAMILIES)
     chains: tuple[str, ...] = tuple(CHAINS)
     tries: int = 10
@@ -264,11 +268,16 @@ def main(gallery: Gallery) -> None:
     """Make the gallery, and put its text into the page or print it."""
     if gallery.page is not None:
         part(gallery.page, "gallery")  # a page without the comments is told of before minutes of edits
+    if gallery.readme is not None:
+        part(gallery.readme, "banner")
     text = make(chronoedit.load(gallery.model), gallery)
     if gallery.page is None:
         print(f"\n{text}")
     else:
         update(gallery.page, text, "gallery")
+    if gallery.readme is not None:
+        folder = Path(os.path.relpath(gallery.output_dir, gallery.readme.parent)).as_posix()
+        update(gallery.readme, f"![{BANNER_ALT}]({folder}/gallery-banner.webp)\n", "banner")
     print(f"written: {gallery.output_dir}")
 
 

@@ -85,7 +85,7 @@ def run(case: Measured) -> dict[str, float]:
 
     request = EditRequest(
         image=Image.new("RGB", (case.width, case.height), "gray"),
-        prompt="move the yellow ball onto the blue cube",
+        prompt="pick up the yellow ball with the robot arm",
         height=case.height,
         width=case.width,
         num_inference_steps=case.steps,

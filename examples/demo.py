@@ -20,9 +20,9 @@ from chronoedit.media import contact_sheet, load_image, save_image, save_video
 HERE = Path(__file__).parent
 # picture, prompt, seed; the first is the demo
 EDITS = (
-    ("table.png", "move the yellow ball onto the blue cube", 1),
+    ("table.png", "pick up the yellow ball with the robot arm", 1),
     ("falling.png", "cut the rope that holds the blue cone", 1),
-    ("objects.png", "recolour the green cube to orange", 1),
+    ("objects.png", "recolour the green cube to orange", 2),
 )
 MOMENTS = (0.2, 0.4, 0.6, 0.8)
 SCALE = 2  # the sheet shows the small pictures twice their size

@@ -58,7 +58,7 @@ def test_commands_name_what_exists_and_write_what_is_promised(name: str) -> None
         assert words[0] in ("python", "chronoedit", "cp")
         assert words[0] != "python" or (ROOT / words[1]).is_file(), command
     written = " ".join(figure.commands)
-    assert all(each.only_stamped or each.page in written or name in ("card",) for each in figure.parts)
+    assert all(each.page in written or name in ("card",) for each in figure.parts)
     assert list(figures_table.FIGURES).index(name) > max(
         map(list(figures_table.FIGURES).index, figure.needs), default=-1
     )
@@ -66,7 +66,7 @@ def test_commands_name_what_exists_and_write_what_is_promised(name: str) -> None
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Any]:
-    """A repository with weights, a page with two parts, a script that writes one of them, and one that fails."""
+    """A repository with weights, a page with two parts, scripts that write them, and one that fails."""
     weights = tmp_path / "weights"
     weights.mkdir()
     (weights / "model.safetensors").write_bytes(b"one")
@@ -75,13 +75,16 @@ def shop(tmp_path: Path) -> Iterator[Any]:
         "# Page\n<!-- table: begin -->\nold\n<!-- table: end -->\n"
         "<!-- picture: begin -->\n![a](a.txt)\n<!-- picture: end -->\nend\n"
     )
+    to_pages = f"import sys, pathlib; sys.path.insert(0, {str(BENCHMARKS)!r}); from pages import update\n"
     (tmp_path / "table.py").write_text(
-        f"import sys, pathlib; sys.path.insert(0, {str(BENCHMARKS)!r}); from pages import update\n"
-        "log = pathlib.Path('log'); log.write_text((log.read_text() if log.exists() else '') + 'table ')\n"
+        f"{to_pages}log = pathlib.Path('log'); log.write_text((log.read_text() if log.exists() else '') + 'table ')\n"
         "update(pathlib.Path('page.md'), '| a table |\\n', 'table')\n"
     )
     (tmp_path / "count.py").write_text("import pathlib; pathlib.Path('counted').open('a').write('x')\n")
-    (tmp_path / "draw.py").write_text("import sys, pathlib; pathlib.Path('a.txt').write_text(sys.argv[1])\n")
+    (tmp_path / "draw.py").write_text(
+        f"{to_pages}pathlib.Path('a.txt').write_text(sys.argv[1])\n"
+        "update(pathlib.Path('page.md'), '![a](a.txt)\\n', 'picture')\n"
+    )
     part, figure = figures_table.Part, figures_table.Figure
     table = {
         "table": figure(shows="", commands=("python table.py",), parts=(part("page.md", "table"),), minutes=0),
@@ -89,7 +92,7 @@ def shop(tmp_path: Path) -> Iterator[Any]:
         "picture": figure(
             shows="",
             commands=("SEED=3 python draw.py {out}",),
-            parts=(part("page.md", "picture", only_stamped=True),),
+            parts=(part("page.md", "picture"),),
             files=("a.txt",),
             minutes=0,
         ),

@@ -143,7 +143,12 @@ def test_command_writes_between_the_comments(
     monkeypatch.setattr(chronoedit, "load", lambda model: Knowing())
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- gallery: begin -->\nwritten earlier\n<!-- gallery: end -->\nafter\n")
-    gallery.main(gallery.Gallery(output_dir=tmp_path, page=page, families=("falling",), chains=(), tries=1))
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- banner: begin -->\nnot made yet\n<!-- banner: end -->\n")
+    gallery.main(
+        gallery.Gallery(output_dir=tmp_path / "a", page=page, readme=readme, families=("portrait",), chains=(), tries=1)
+    )
+    assert "](a/gallery-banner.webp)" in readme.read_text() and "not made yet" not in readme.read_text()
     text = page.read_text()
     assert (
         text.startswith("before\n")
