@@ -40,7 +40,7 @@ def source(folder: Path) -> ClipSource:
 def test_only_the_decoder_changes_and_clips_get_better(trained_autoencoder: Path, tmp_path: Path) -> None:
     before, records = load(trained_autoencoder), []
     after = train_decoder(
-        load(trained_autoencoder), stage(8, validate_every_s=0.0), source(tmp_path), CPU, records.append
+        load(trained_autoencoder), stage(40, validate_every_s=0.0), source(tmp_path), CPU, records.append
     )
     for name, parameter in after.encoder.named_parameters():
         assert torch.equal(parameter, before.encoder.get_parameter(name))
