@@ -31,9 +31,8 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "no prompt dropped": {"flow": {"text_dropout": 0.0}},
     "no long prompts": {"flow": {"caption_share": 0.0}},
     "not asked where the edit is": {"flow": {"grounding_weight": 0.0}},
-    "288 wide": {"transformer": {"num_heads": 6, "ffn_dim": 1152}},
-    "8 blocks": {"transformer": {"num_layers": 8}},
-    "fp32": {"optimisation": {"precision": "fp32"}},
+    "288 wide, 7 blocks": {"transformer": {"num_heads": 6, "ffn_dim": 1152, "num_layers": 7}},
+    "144 wide, 14 blocks": {"transformer": {"num_heads": 3, "ffn_dim": 576, "num_layers": 14}},
 }
 """By name, the keys of the recipe's tables that are other than in the recipe."""
 
