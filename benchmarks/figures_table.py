@@ -167,5 +167,5 @@ FIGURES: Mapping[str, Figure] = {
     ),
 }
 
-WITHOUT_WEIGHTS = ("ladder", "side by side", "ablations")
+WITHOUT_WEIGHTS = ("ladder", "side by side", "ablations", "latent channels")
 """Marked parts that are of random weights, or of trainings of their own."""
