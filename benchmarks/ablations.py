@@ -23,6 +23,7 @@ from chronoedit.training.state import LOG_FILE
 from chronoedit.training.trainer import EmbeddedRecipe, train_embedded
 from pages import measured_by, table, update
 
+WIDE: dict[str, Any] = {"num_heads": 6, "ffn_dim": 1152, "num_layers": 7}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "as the recipe": {},
     "clips in a tenth of the steps": {"flow": {"clip_share": 0.1}},
@@ -31,8 +32,10 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "no prompt dropped": {"flow": {"text_dropout": 0.0}},
     "no long prompts": {"flow": {"caption_share": 0.0}},
     "not asked where the edit is": {"flow": {"grounding_weight": 0.0}},
-    "288 wide, 7 blocks": {"transformer": {"num_heads": 6, "ffn_dim": 1152, "num_layers": 7}},
+    "288 wide, 7 blocks": {"transformer": WIDE},
     "144 wide, 14 blocks": {"transformer": {"num_heads": 3, "ffn_dim": 576, "num_layers": 14}},
+    "copying first weights": {"transformer": {"copy_input": True}},
+    "288 wide, 7 blocks, copying": {"transformer": {**WIDE, "copy_input": True}},
 }
 """By name, the keys of the recipe's tables that are other than in the recipe."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from chronoedit.model.attention import Attention
 from chronoedit.model.dit import ChronoEditDiT
 from chronoedit.model.rope import default_frame_positions, rotary_table, rotate
-from chronoedit.training.initialisation import hush_padding, look_at_input_frame
+from chronoedit.training.initialisation import copy_input_frame, hush_padding, look_at_input_frame
 
 HEADS, HEAD_DIM, SIDE = 4, 48, 8
 MASK = range(16, 20)
@@ -66,6 +66,34 @@ def test_other_heads_and_blocks_stay() -> None:
 def test_more_than_there_are_is_refused(layers: int, heads: int) -> None:
     with pytest.raises(ValueError, match="there are 3 and 4"):
         look_at_input_frame(fresh(), mask=MASK, layers=layers, heads=heads)
+
+
+def velocity_error(transformer: ChronoEditDiT) -> float:
+    """Of an untrained transformer's edit frame at sigma 1, where edit and input frame are the same."""
+    generator = torch.Generator().manual_seed(2)
+    clean = torch.randn(2, 16, 1, 2 * SIDE, 2 * SIDE, generator=generator).expand(-1, -1, 2, -1, -1)
+    noise = torch.randn(2, 16, 2, 2 * SIDE, 2 * SIDE, generator=generator)
+    condition = torch.zeros(2, 20, 2, 2 * SIDE, 2 * SIDE)
+    condition[:, :, 0] = torch.cat((torch.ones(2, 4, 2 * SIDE, 2 * SIDE), clean[:, :, 0]), dim=1)
+    with torch.no_grad():
+        inputs, text = torch.cat((noise, condition), dim=1), torch.zeros(2, 4, 24)
+        velocity = transformer(inputs, torch.tensor([1000, 1000]), text).sample
+    return float((velocity - (noise - clean))[:, :, 1].square().mean())
+
+
+def test_the_untrained_velocity_copies_the_input_frame() -> None:
+    transformer = fresh()
+    look_at_input_frame(transformer, mask=MASK, layers=2, heads=2)
+    torch.nn.init.zeros_(transformer.proj_out.weight)
+    torch.nn.init.zeros_(transformer.proj_out.bias)
+    assert velocity_error(transformer) > 1.9  # of noise and picture, both of variance 1
+    copy_input_frame(transformer, z_dim=16, heads=2)
+    assert velocity_error(transformer) < 0.7
+
+
+def test_too_few_heads_to_copy_with_are_refused() -> None:
+    with pytest.raises(ValueError, match="take more heads"):
+        copy_input_frame(fresh(), z_dim=16, heads=1)
 
 
 def heard(transformer: ChronoEditDiT) -> float:

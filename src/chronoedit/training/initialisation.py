@@ -3,11 +3,14 @@
 The edit frame is, nearly everywhere, the input frame again. From the usual random weights a small transformer first has
 to find out that tokens of equal row and column belong together, and on two CPU cores that alone takes longer than all
 the rest of its training. Rotary positions allow to write it down: queries and keys that are one constant vector have
-logits that depend on the distance of the two tokens only, and are largest at distance 0.
+logits that depend on the distance of the two tokens only, and are largest at distance 0. Heads so aimed can also bring
+the input frame's latents to where the edit frame's velocity is read: an edit that changes nothing needs no training.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import cast
 
 import torch
@@ -19,7 +22,12 @@ from chronoedit.model.dit import ChronoEditBlock, ChronoEditDiT
 POSITION = 5.0  # of the constant parts of queries and keys, where the rest is about 0.6
 MARK = 4.0  # of the residual channel that marks the input frame's tokens
 SHARPNESS = 1.4  # of the norms of queries and keys: eight times more weight at distance 0 than one token away
+SHARPNESS_OF_COPY = 2.2  # a hundred and more times
 GATE = 0.5
+SHOWN = 0.25  # of the condition's latents in the residual stream, of tokens that they belong to
+BROUGHT = 3.0  # times that, in the tokens that they are brought to
+OUT = 0.75  # of the noisy latents in the velocity, after a norm that enlarges them about so much
+MASK_CHANNELS = 4
 TURNED_AWAY = 0.8  # of the queries' bias, where the rest has a spread of about 0.6
 PADDING_KEY = -0.01  # small beside the keys of words; its direction alone counts, as keys are normalised
 
@@ -48,6 +56,42 @@ def look_at_input_frame(transformer: ChronoEditDiT, *, mask: range, layers: int,
         for norm in (block.attn1.norm_q, block.attn1.norm_k):
             norm.weight.fill_(SHARPNESS)
         block.scale_shift_table[:, 2] = GATE
+
+
+@torch.no_grad()
+def copy_input_frame(transformer: ChronoEditDiT, *, z_dim: int, heads: int) -> None:
+    """Let the untrained velocity be about noise less input frame, in place: nothing is edited yet.
+
+    Noisy latents and those of the condition get residual channels of their own; the first `heads` heads of the first
+    block, which `look_at_input_frame` has aimed, bring the latter from the input frame to the same place of the
+    others; `proj_out` takes the difference. Exact at sigma 1 alone and but for the heads' sideways looks; all weights
+    stay trainable. Raises ValueError where the channels do not fit.
+    """
+    config = transformer.config
+    embedding, first = transformer.patch_embedding, _blocks(transformer)[0].attn1
+    per_patch = math.prod(config.patch_size) * z_dim
+    width, carried = embedding.weight.shape[0], heads * config.attention_head_dim
+    if per_patch > carried or 1 + 2 * per_patch > width:
+        raise ValueError(
+            f"a patch has {per_patch} latents, {width} channels and {heads} heads of {config.attention_head_dim} do "
+            f"not hold them twice; take more heads or a wider transformer"
+        )
+    noisy, shown = range(1, 1 + per_patch), range(1 + per_patch, 1 + 2 * per_patch)
+    out = cast(nn.Linear, first.to_out[0])
+    assert embedding.bias is not None
+    offsets = itertools.product(*map(range, config.patch_size), range(z_dim))  # the order of `proj_out`
+    for k, (t, row, column, channel) in enumerate(offsets):
+        for place, source, gain in ((noisy[k], channel, 1.0), (shown[k], MASK_CHANNELS + z_dim + channel, SHOWN)):
+            embedding.weight[place] = 0
+            embedding.weight[place, source, t, row, column] = gain
+            embedding.bias[place] = 0
+        first.to_v.weight[k], first.to_v.bias[k], out.weight[:, k] = 0, 0, 0
+        first.to_v.weight[k, shown[k]] = 1
+        out.weight[shown[k], k] = BROUGHT / GATE
+        transformer.proj_out.weight[k, noisy[k]] = OUT
+        transformer.proj_out.weight[k, shown[k]] = -OUT / (SHOWN * BROUGHT)
+    for norm in (first.norm_q, first.norm_k):
+        norm.weight[:carried] = SHARPNESS_OF_COPY
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from chronoedit.model.parts import load_tokenizer
 from chronoedit.model.settings import ModelSettings
 from chronoedit.training.export import TrainedModel, write_model
 from chronoedit.training.grounding import CELLS_A_SIDE, GroundingHead, MiddleOf, grounding_loss
-from chronoedit.training.initialisation import hush_padding, look_at_input_frame
+from chronoedit.training.initialisation import MASK_CHANNELS, copy_input_frame, hush_padding, look_at_input_frame
 from chronoedit.training.objectives import add_noise, change_weight, flow_loss, logit_normal_sigmas
 from chronoedit.training.optim import Ema, make_optimizer, set_gradients, shares, update
 from chronoedit.training.plain_attention import use_plain_attention
@@ -30,7 +30,6 @@ from chronoedit.training.recipes import Budget, Optimisation, precision
 from chronoedit.training.state import Progress, Stage, TrainingState, step_generator
 from chronoedit.training.text import Prompts, TextModel, embed, train_tokenizer
 
-MASK_CHANNELS = 4
 VALIDATION_SIGMAS = (0.2, 0.5, 0.8, 1.0)
 VALIDATION_BATCH = 16
 
@@ -40,7 +39,7 @@ class TransformerModel:
     """Sizes of the transformer; its width is heads · head_dim (head_dim 48, 96 or 128).
 
     The first `input_heads` heads of the first `input_layers` blocks begin by looking at their own place in the input
-    frame (see `initialisation`).
+    frame, and with `copy_input` by bringing it into the velocity (see `initialisation`).
     """
 
     num_heads: int = 6
@@ -49,6 +48,7 @@ class TransformerModel:
     ffn_dim: int = 1152
     input_layers: int = 3
     input_heads: int = 2
+    copy_input: bool = False
 
     def build(self, z_dim: int, text_dim: int) -> ChronoEditDiT:
         """A randomly initialised transformer without image branch: it begins with zero velocity, and hears its text."""
@@ -66,6 +66,8 @@ class TransformerModel:
         look_at_input_frame(transformer, mask=mask, layers=self.input_layers, heads=self.input_heads)
         torch.nn.init.zeros_(transformer.proj_out.weight)
         torch.nn.init.zeros_(transformer.proj_out.bias)
+        if self.copy_input:
+            copy_input_frame(transformer, z_dim=z_dim, heads=self.input_heads)
         hush_padding(transformer)
         return transformer
 
