@@ -117,7 +117,7 @@ def test_the_report_is_written_from_the_runs(tmp_path: Path, monkeypatch: pytest
         write_known(tmp_path / f"known_{name}", known, successes=1 if name == "before" else 2)
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora/log.jsonl").write_text(json.dumps({"step": 450, "minutes": 15.5, "loss": 0.1}) + "\n")
-    monkeypatch.setattr(module, "_has_star", lambda record, folder: folder.name == "known_after")
+    monkeypatch.setattr(module, "_has_star", lambda record, folder, row: folder.name == "known_after")
     page = tmp_path / "page.md"
     page.write_text("# Page\n<!-- star: begin -->\nold\n<!-- star: end -->\n")
     module.report(tmp_path, page)
@@ -125,13 +125,16 @@ def test_the_report_is_written_from_the_runs(tmp_path: Path, monkeypatch: pytest
     assert "old" not in text and "Training: 450 steps in 16 minutes" in text
     assert "| all | 50.0% (0% to 100%) | 100.0% (100% to 100%) | +50.0 (+0.0 to +100.0) |" in text
     assert "Of 2 pictures of known edits 2 have a star that nobody asked for, 0 before." in text
+    write_known(tmp_path / "world", known, successes=0, row="no_reasoning")
+    module.report(tmp_path, page, known=tmp_path / "world", known_row="no_reasoning")
+    assert "| all | 0.0% (0% to 0%) | 100.0% (100% to 100%) | +100.0 (+100.0 to +100.0) |" in page.read_text()
 
 
-def write_known(folder: Path, items: list[Item], successes: int) -> None:
+def write_known(folder: Path, items: list[Item], successes: int, row: str = "model") -> None:
     folder.mkdir()
     about = [
         {"key": str(i.seed), "seed": i.seed, "family": "any", "edit": "nothing", "prompt": i.prompt} for i in items
     ]
-    rows = [{"model": {"success": k < successes}} for k in range(len(items))]
-    lines = [json.dumps({**each, "rows": row}) for each, row in zip(about, rows, strict=True)]
+    rows = [{row: {"success": k < successes}} for k in range(len(items))]
+    lines = [json.dumps({**each, "rows": found}) for each, found in zip(about, rows, strict=True)]
     (folder / "items.jsonl").write_text("\n".join(lines) + "\n")

@@ -71,41 +71,47 @@ def _success(records: Sequence[Record], row: str) -> str:
 
 def strays(folder: Positional[Path]) -> None:
     """In how many edited pictures of a run of the known edits there is a body that is most like a star."""
-    found, count = _strays(folder)
+    found, count = _strays(folder, "model")
     print(f"{len(found)} of {count} pictures have a star that nobody asked for:", *found)
 
 
-def _strays(folder: Path) -> tuple[list[int], int]:
+def _strays(folder: Path, row: str) -> tuple[list[int], int]:
     """The seeds of pictures with a star, and how many pictures there are."""
     records = read_records(folder)
-    return [record["seed"] for record in records if _has_star(record, folder)], len(records)
+    return [record["seed"] for record in records if _has_star(record, folder, row)], len(records)
 
 
-def _has_star(record: Record, folder: Path) -> bool:
+def _has_star(record: Record, folder: Path, row: str) -> bool:
     item = sample_item(record["seed"], family=record["family"])
-    picture = np.asarray(load_image(image_path(folder, record["seed"], "model")))
+    picture = np.asarray(load_image(image_path(folder, record["seed"], row)))
     return any(seen.kind == "star" for seen in observe(picture, item.end, also=("star",)).bodies.values())
 
 
-def report(folder: Positional[Path], page: Positional[Path]) -> None:
-    """Write the part `star` of a page from the runs in a folder: before, after, known_before, known_after, lora."""
+def report(
+    folder: Positional[Path], page: Positional[Path], *, known: Path | None = None, known_row: str = "model"
+) -> None:
+    """Write the part `star` of a page from the runs in a folder: before, after, known_before, known_after, lora.
+
+    `known` is a run that stands for known_before, with the rows that are named `known_row`.
+    """
     from pages import measured_by, points, table, update  # of the folder `benchmarks`
 
-    before, after = (read_records(folder / name) for name in ("known_before", "known_after"))
-    pairs = pairs_of(after, before, "model", "model")
+    known = known or folder / "known_before"
+    before, after = read_records(known), read_records(folder / "known_after")
+    pairs = pairs_of(after, before, "model", known_row)
     groups = {"all": difference(pairs), **grouped(pairs, "family", difference), **grouped(pairs, "edit", difference)}
-    known = [
-        (name, _success(_of(before, name), "model"), _success(_of(after, name), "model"), points(each))
+    rows = [
+        (name, _success(_of(before, name), known_row), _success(_of(after, name), "model"), points(each))
         for name, each in groups.items()
     ]
     log = [json.loads(line) for line in (folder / "lora/log.jsonl").read_text().splitlines()]
-    (stray, count), (stray_before, _) = (_strays(folder / name) for name in ("known_after", "known_before"))
+    (stray, count), (stray_before, _) = _strays(folder / "known_after", "model"), _strays(known, known_row)
     parts_of_text = [
         measured_by(f"Training: {log[-1]['step']} steps in {log[-1]['minutes']:.0f} minutes"),
         f"The new edit before:\n\n{_parts(read_records(folder / 'before'))}\n",
         f"And after:\n\n{_parts(read_records(folder / 'after'))}\n",
         f"Known edits, without reasoning, the difference item by item in points:\n\n"
-        f"{table(('', 'before', 'after', 'after less before'), known)}\n",
+        f"{table(('', 'before', 'after', 'after less before'), rows)}\n",
         f"Of {count} pictures of known edits {len(stray)} have a star that nobody asked for, {len(stray_before)} "
         "before.\n",
     ]
