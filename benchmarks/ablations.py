@@ -24,8 +24,9 @@ from chronoedit.training.trainer import EmbeddedRecipe, train_embedded
 from pages import measured_by, table, update
 
 WIDE: dict[str, Any] = {"num_heads": 6, "ffn_dim": 1152, "num_layers": 7}
-VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "as the recipe": {},
+    "another seed": {"seed": 1},
     "clips in a tenth of the steps": {"flow": {"clip_share": 0.1}},
     "clips in half of the steps": {"flow": {"clip_share": 0.5}},
     "flow shift 3": {"flow": {"flow_shift": 3.0}},
@@ -37,7 +38,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "copying first weights": {"transformer": {"copy_input": True}},
     "288 wide, 7 blocks, copying": {"transformer": {**WIDE, "copy_input": True}},
 }
-"""By name, the keys of the recipe's tables that are other than in the recipe."""
+"""By name, what is other than in the recipe: of its tables the keys, and the seed."""
 
 ERRORS = ("val_0.2", "val_0.5", "val_0.8", "val_1.0", "val_edit", "val_clips_0.8")
 HEAD = ("variant", "steps", "σ = 0.2", "0.5", "0.8", "1.0", "edit frame, 1.0", "clips, 0.8")
@@ -68,7 +69,7 @@ def varied(recipe: EmbeddedRecipe, name: str, minutes: float) -> EmbeddedRecipe:
     """The recipe of a variant, for so many minutes, validated at their end."""
     values = recipe_to_dict(recipe)
     for key, other in {**VARIANTS[name], "budget": {"max_minutes": minutes, "max_steps": None}}.items():
-        values[key] = {**values[key], **other}
+        values[key] = {**values[key], **other} if isinstance(other, dict) else other
     values["optimisation"] |= {"validate_every_s": 60 * minutes, "checkpoint_every_s": 120.0}
     return recipe_from_dict(EmbeddedRecipe, values)
 

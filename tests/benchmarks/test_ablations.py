@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,17 +15,19 @@ from chronoedit.training.trainer import EmbeddedRecipe
 RECIPE = Path(__file__).resolve().parents[2] / "recipes/cpu/embedded.toml"
 
 
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Keys of tables with their table's name before them."""
+    tables = {key: value if isinstance(value, dict) else {"": value} for key, value in values.items()}
+    return {f"{table}.{key}": value for table, keys in tables.items() for key, value in keys.items()}
+
+
 @pytest.mark.parametrize("name", ablations.VARIANTS)
 def test_a_variant_differs_in_its_own_keys_alone(name: str) -> None:
     recipe = load_recipe(RECIPE, EmbeddedRecipe)
     plain = recipe_to_dict(ablations.varied(recipe, "as the recipe", 3.0))
     other = recipe_to_dict(ablations.varied(recipe, name, 3.0))
-    changed = {
-        table: {key: value for key, value in values.items() if value != plain[table][key]}
-        for table, values in other.items()
-        if isinstance(values, dict)
-    }
-    assert {table: keys for table, keys in changed.items() if keys} == ablations.VARIANTS[name]
+    changed = {key: value for key, value in flat(other).items() if value != flat(plain)[key]}
+    assert changed == flat(ablations.VARIANTS[name])
     assert ablations.varied(recipe, name, 3.0).budget == Budget(max_minutes=3.0)
 
 
