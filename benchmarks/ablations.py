@@ -78,13 +78,21 @@ def train(options: Options, name: str) -> dict[str, Any]:
     """The last line of a variant's log, after training it."""
     folder = options.output / name.replace(" ", "_")
     folder.mkdir(parents=True, exist_ok=True)
+    if (done := last_line(folder)) and done["minutes"] >= options.minutes:
+        return done
     latents = folder / "latents"
     if not latents.exists():
         latents.symlink_to((options.encoded / "latents").resolve(), target_is_directory=True)
     recipe = varied(load_recipe(options.recipe, EmbeddedRecipe), name, options.minutes)
     train_embedded(recipe, autoencoder=options.autoencoder, folder=folder, device=torch.device("cpu"), log=_say)
-    lines = (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()
-    return json.loads(lines[-1])
+    return last_line(folder)
+
+
+def last_line(folder: Path) -> dict[str, Any]:
+    """That of a training's log; empty where there is none."""
+    log = folder / LOG_FILE
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return json.loads(lines[-1]) if lines else {}
 
 
 def _say(record: Mapping[str, Any]) -> None:

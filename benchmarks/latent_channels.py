@@ -17,9 +17,9 @@ from typing import Any
 import torch
 import tyro
 
+from ablations import last_line
 from chronoedit.training.autoencoder import AutoencoderRecipe, train_frames
 from chronoedit.training.recipes import load_recipe, recipe_from_dict, recipe_to_dict
-from chronoedit.training.state import LOG_FILE
 from pages import measured_by, table, update
 
 HEAD = ("channels", "values a pixel", "steps", "pictures, dB", "near edges, dB", "latents disturbed, dB")
@@ -54,13 +54,15 @@ def train(options: Options, channels: int) -> dict[str, Any]:
     """The last line of its log, after training it."""
     folder = options.output / f"{channels}_channels"
     folder.mkdir(parents=True, exist_ok=True)
+    if (done := last_line(folder / "frames")) and done["minutes"] >= options.minutes:
+        return done
     pictures = options.output / "data"  # drawn once
     pictures.mkdir(exist_ok=True)
     if not (folder / "data").exists():
         (folder / "data").symlink_to(pictures.resolve(), target_is_directory=True)
     recipe = varied(load_recipe(options.recipe, AutoencoderRecipe), channels, options.minutes)
     train_frames(recipe, folder, torch.device("cpu"), _say)
-    return json.loads((folder / "frames" / LOG_FILE).read_text(encoding="utf-8").splitlines()[-1])
+    return last_line(folder / "frames")
 
 
 def _say(record: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ def test_the_table_has_a_row_a_variant(
 ) -> None:
     def trained(recipe: EmbeddedRecipe, *, folder: Path, **_: object) -> None:
         share = recipe.flow.clip_share
-        record = {"step": 7, **dict.fromkeys(ablations.ERRORS, share)}
+        record = {"step": 7, "minutes": 8.01, **dict.fromkeys(ablations.ERRORS, share)}
         (folder / "log.jsonl").write_text(json.dumps({"step": 1}) + "\n" + json.dumps(record) + "\n")
 
     monkeypatch.setattr(ablations, "train_embedded", trained)
@@ -49,11 +49,12 @@ def test_the_table_has_a_row_a_variant(
     page.write_text("<!-- ablations: begin -->\n<!-- ablations: end -->\n")
     (tmp_path / "run" / "latents").mkdir(parents=True)
     variants = ("as the recipe", "clips in a tenth of the steps")
-    ablations.main(
-        ablations.Options(
-            encoded=tmp_path / "run", recipe=RECIPE, output=tmp_path / "out", variants=variants, update=page
-        )
+    options = ablations.Options(
+        encoded=tmp_path / "run", recipe=RECIPE, output=tmp_path / "out", variants=variants, update=page
     )
+    ablations.main(options)
+    monkeypatch.delattr(ablations, "train_embedded")
+    ablations.main(options)  # trained already
     rows = [line for line in page.read_text().splitlines() if line.startswith("| ")]
     share = load_recipe(RECIPE, EmbeddedRecipe).flow.clip_share
     assert rows[-2:] == [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ def stage(state: TrainingState, folder: Path, steps: int, *, stop_at: int | None
         validate_every_s=0.0,
         log=lambda record: None,
     )
+
+
+def test_the_end_is_saved_though_its_step_was_validated(tmp_path: Path) -> None:
+    replace(stage(fresh(), tmp_path, 3), checkpoint_every_s=1e9).run()
+    again = fresh()
+    assert again.load(tmp_path)
+    assert again.progress.step == 3
 
 
 def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ class Stage:
         """Train to the end of the budget. Interrupted, the same call resumes from the last checkpoint."""
         progress = self.state.progress
         saved = validated = sampled = progress.seconds
+        first_step, saved_step = progress.step, progress.step
         sample_every_s = self.sample_every_s
         figures: list[dict[str, float]] = []
         while (share := self.budget.progress(progress.step, progress.seconds)) < 1:
@@ -174,13 +175,15 @@ class Stage:
                 sample_every_s = max(self.sample_every_s, took / SAMPLE_SHARE)
             if save or stop:
                 self._checkpoint()
-                saved = now
+                saved, saved_step = now, progress.step
             if stop:
                 self.state.finish()
                 raise KeyboardInterrupt
         if figures:
             self._record(figures, progress.seconds - validated)
+        if progress.step > first_step:
             self._sample()
+        if progress.step > saved_step:
             self._checkpoint()
         self.state.finish()
 
