@@ -35,6 +35,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "not asked where the edit is": {"flow": {"grounding_weight": 0.0}},
     "288 wide, 7 blocks": {"transformer": WIDE},
     "144 wide, 14 blocks": {"transformer": {"num_heads": 3, "ffn_dim": 576, "num_layers": 14}},
+    "batches of 16, clips of 4": {"optimisation": {"batch_size": 16}, "flow": {"clip_batch": 4}},
     "copying first weights": {"transformer": {"copy_input": True}},
     "288 wide, 7 blocks, copying": {"transformer": {**WIDE, "copy_input": True}},
 }
