@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from chronoedit.model.frames import decode_clip, decode_frames, encode_frames, make_framewise
+from chronoedit.model.autoencoder import encode, normalise
+from chronoedit.model.frames import decode_clip, decode_frames, encode_frames, is_framewise, make_framewise
 
 
 def build(**changes: object) -> AutoencoderKLWan:
@@ -61,6 +64,26 @@ def test_a_latent_frame_holds_the_last_of_its_four(framewise: AutoencoderKLWan) 
     assert moments.shape[2] == 4
     for k in range(4):
         assert torch.allclose(moments[:, :, k], encode_frames(framewise, video[:, :, 4 * k]), atol=2e-6)
+
+
+def test_framewise_encoders_are_known(framewise: AutoencoderKLWan) -> None:
+    assert is_framewise(framewise)
+    assert not is_framewise(build())
+    for change in ("conv_in", "down_blocks"):
+        other = copy.deepcopy(framewise)
+        for name, module in other.encoder.named_modules():
+            if name.startswith(change) and isinstance(module, torch.nn.Conv3d):
+                module.weight[:, :, 0] += 1e-3
+        assert not is_framewise(other)
+
+
+def test_a_framewise_video_is_encoded_by_the_frames_that_count(
+    framewise: AutoencoderKLWan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = torch.rand(2, 3, 9, 32, 48) * 2 - 1
+    by_diffusers = normalise(framewise, framewise.encode(video).latent_dist.mode())
+    monkeypatch.delattr(AutoencoderKLWan, "encode")
+    assert torch.allclose(encode(framewise, video), by_diffusers, atol=2e-5)
 
 
 def test_the_unclamped_clip_equals_the_decoder(framewise: AutoencoderKLWan) -> None:

@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from chronoedit.model.autoencoder import set_decode_dtype, use_channels_last
+from chronoedit.model.small_convolutions import convolve_small_by_frames
 from chronoedit.model.tiling import Tiling, sharing_side
 from chronoedit.runtime.edit_processes import EditProcesses
 
@@ -31,12 +32,14 @@ class Coding:
 
     def prepare(self, autoencoder: AutoencoderKLWan) -> None:
         """Give the decoder its type, on the device where the autoencoder now is: bfloat16 on a CUDA device, else
-        float32. There, convolutions have their channels last."""
+        float32. There, convolutions have their channels last; elsewhere, small ones are summed from 2-D ones."""
         on_cuda = autoencoder.post_quant_conv.weight.device.type == "cuda"
         default = torch.bfloat16 if on_cuda else torch.float32
         set_decode_dtype(autoencoder, self.decode_dtype or default)
         if on_cuda:
             use_channels_last(autoencoder)
+        else:
+            convolve_small_by_frames(autoencoder)
 
     def alone(self) -> Tiling | None:
         """The tiles of what one process computes, whatever the others do."""

@@ -15,23 +15,28 @@ from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 
 from chronoedit.errors import CheckpointError
-from chronoedit.model.frames import decode_clip
+from chronoedit.model.frames import decode_clip, encode_frames, is_framewise
 from chronoedit.model.tiling import Tiling, decode_tiles, encode_tiles
 
 
 def encode(autoencoder: AutoencoderKLWan, video: Tensor, *, tiling: Tiling | None = None) -> Tensor:
     """Normalised latents `b z t h w` of a video `b 3 T H W` in [-1, 1]: the mode of the posterior, differentiable.
 
-    With a `tiling` the same numbers in less memory, tile by tile.
+    With a `tiling` the same numbers in less memory, tile by tile. Where every latent frame depends on one pixel frame
+    alone (`frames.is_framewise`) only those are encoded.
     Raises ValueError for a frame count or size that the autoencoder would cut and for tiles that are no multiple of a
     latent cell, CheckpointError when its config's factors are not those of its layers.
     """
     expected = latent_shape(autoencoder, *video.shape[-3:])
     video = video.to(autoencoder.quant_conv.weight.dtype)
-    if tiling is None:
-        mode = autoencoder.encode(video).latent_dist.mode()
-    else:
+    if tiling is not None:
         mode, _ = encode_tiles(autoencoder, video, tiling).chunk(2, dim=1)
+    elif is_framewise(autoencoder):
+        seen = video[:, :, :: autoencoder.config.scale_factor_temporal].transpose(1, 2)  # b t 3 H W
+        mode, _ = encode_frames(autoencoder, seen.flatten(0, 1)).chunk(2, dim=1)
+        mode = mode.unflatten(0, seen.shape[:2]).transpose(1, 2)
+    else:
+        mode = autoencoder.encode(video).latent_dist.mode()
     latents = normalise(autoencoder, mode)  # b z t h w
     if latents.shape[-3:] != expected:
         raise CheckpointError(

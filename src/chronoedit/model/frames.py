@@ -91,6 +91,26 @@ def make_framewise(autoencoder: AutoencoderKLWan) -> None:
             _pass_through(module.time_conv)
 
 
+def is_framewise(autoencoder: AutoencoderKLWan) -> bool:
+    """Whether the encoder codes every fourth frame on its own, as after `make_framewise`; the decoder may not."""
+    if autoencoder.config.is_residual:
+        return False
+    for module in autoencoder.encoder.modules():
+        if isinstance(module, WanResample) and module.mode == "downsample3d":
+            if not _passes_through(module.time_conv):
+                return False
+        elif isinstance(module, WanCausalConv3d) and module.kernel_size == (3, 3, 3) and module.weight[:, :, :-1].any():
+            return False
+    return True
+
+
+def _passes_through(conv: nn.Conv3d) -> bool:
+    identity = torch.eye(conv.out_channels, conv.in_channels, dtype=conv.weight.dtype, device=conv.weight.device)
+    rest = conv.weight.detach().clone()
+    rest[:, :, -1, 0, 0] -= identity
+    return not (rest.any() or (conv.bias is not None and conv.bias.any()))
+
+
 def _pass_through(conv: nn.Conv3d) -> None:
     """Make a temporal convolution copy its present frame to each group of as many output channels as inputs."""
     identity = torch.eye(conv.in_channels, dtype=conv.weight.dtype, device=conv.weight.device)
