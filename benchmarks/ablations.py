@@ -23,7 +23,6 @@ from chronoedit.training.state import LOG_FILE
 from chronoedit.training.trainer import EmbeddedRecipe, train_embedded
 from pages import measured_by, table, update
 
-WIDE: dict[str, Any] = {"num_heads": 6, "ffn_dim": 1152, "num_layers": 7}
 VARIANTS: dict[str, dict[str, Any]] = {
     "as the recipe": {},
     "another seed": {"seed": 1},
@@ -33,11 +32,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no prompt dropped": {"flow": {"text_dropout": 0.0}},
     "no long prompts": {"flow": {"caption_share": 0.0}},
     "not asked where the edit is": {"flow": {"grounding_weight": 0.0}},
-    "288 wide, 7 blocks": {"transformer": WIDE},
+    "288 wide, 7 blocks": {"transformer": {"num_heads": 6, "ffn_dim": 1152, "num_layers": 7}},
     "144 wide, 14 blocks": {"transformer": {"num_heads": 3, "ffn_dim": 576, "num_layers": 14}},
     "batches of 16, clips of 4": {"optimisation": {"batch_size": 16}, "flow": {"clip_batch": 4}},
-    "copying first weights": {"transformer": {"copy_input": True}},
-    "288 wide, 7 blocks, copying": {"transformer": {**WIDE, "copy_input": True}},
+    "first weights that do not copy": {"transformer": {"copy_input": False}},
 }
 """By name, what is other than in the recipe: of its tables the keys, and the seed."""
 
