@@ -23,13 +23,16 @@ from PIL import Image
 import chronoedit
 from chronoedit.editing.editor import Editor
 from chronoedit.media import write_files
+from chronoedit.model.frames import is_framewise
 from chronoedit.report import HEIGHT, WIDTH, Plot
 from chronoedit.runtime.machine import measure_throughput
 from chronoedit.runtime.plan import make_plan
+from chronoedit.runtime.plan_activations import autoencoder_flops, encoder_steps
 from chronoedit.runtime.plan_facts import ModelFacts, read_facts
-from chronoedit.runtime.plan_stages import Case, Machine, Work
+from chronoedit.runtime.plan_stages import Case, Machine, Work, latent_frames
 from pages import commit, machine_line, update
 
+TEMPORAL_TAPS = 3  # of which a frame that is coded on its own takes one
 SENTENCE = "make the ball on the left of the cup red and leave all else as it is"
 SVG_STYLE = (
     "text { fill: #60646c; font: 13px sans-serif } .axis { stroke: #dfe1e5 } path { fill: none; stroke-width: 2 } "
@@ -99,8 +102,8 @@ def edit(editor: Editor, point: Point) -> dict[str, float]:
     return {stage: seconds for stage, seconds in editor.edit(request).timings_s.items() if stage != "load"}
 
 
-def bound(point: Point, facts: ModelFacts, flops_per_s: float, kind: Any) -> dict[str, float]:
-    """Seconds at the speed of a matrix product, by stage."""
+def bound(point: Point, facts: ModelFacts, flops_per_s: float, kind: Any, *, framewise: bool) -> dict[str, float]:
+    """Seconds at the speed of a matrix product, by stage; `framewise` as `model.frames.is_framewise`."""
     work = Work(
         height=point.side_px,
         width=point.side_px,
@@ -113,8 +116,12 @@ def bound(point: Point, facts: ModelFacts, flops_per_s: float, kind: Any) -> dic
     seconds = {"encode": 0.0, "denoise": 0.0, "decode": 0.0}
     for stage in make_plan(Case(facts=facts, work=work, machine=machine)).stages:
         name = "encode" if stage.name.startswith(("encode", "embed")) else stage.name.split(",")[0]
+        flops = stage.flops
+        if framewise and stage.name == "encode the picture":
+            steps = list(encoder_steps(facts.autoencoder, point.side_px, point.side_px))
+            flops = latent_frames(facts, work) * autoencoder_flops(steps, 1) / TEMPORAL_TAPS
         if name in seconds:
-            seconds[name] += stage.flops / flops_per_s
+            seconds[name] += flops / flops_per_s
     return {**seconds, "total": sum(seconds.values())}
 
 
@@ -122,6 +129,7 @@ def measure(options: Options) -> tuple[list[Row], float]:
     """All points, and the FLOP/s of a matrix product."""
     editor, facts = chronoedit.load(options.model), read_facts(options.model)
     device = editor.placement.device
+    framewise = is_framewise(editor.components.autoencoder)
     flops_per_s = measure_throughput(device, editor.components.transformer.dtype, seconds=1.0)
     wanted = points(options)
     rounds = [[edit(editor, point) for point in wanted] for _ in range(options.repeats + 1)][1:]
@@ -129,7 +137,11 @@ def measure(options: Options) -> tuple[list[Row], float]:
     for index, point in enumerate(wanted):
         taken = [each[index] for each in rounds]
         median = {stage: statistics.median(times[stage] for times in taken) for stage in taken[0]}
-        rows.append(Row(point=point, stages_s=median, bound_s=bound(point, facts, flops_per_s, device.type)))
+        rows.append(
+            Row(
+                point=point, stages_s=median, bound_s=bound(point, facts, flops_per_s, device.type, framewise=framewise)
+            )
+        )
     return rows, flops_per_s
 
 

@@ -32,9 +32,8 @@ def encode(autoencoder: AutoencoderKLWan, video: Tensor, *, tiling: Tiling | Non
     if tiling is not None:
         mode, _ = encode_tiles(autoencoder, video, tiling).chunk(2, dim=1)
     elif is_framewise(autoencoder):
-        seen = video[:, :, :: autoencoder.config.scale_factor_temporal].transpose(1, 2)  # b t 3 H W
-        mode, _ = encode_frames(autoencoder, seen.flatten(0, 1)).chunk(2, dim=1)
-        mode = mode.unflatten(0, seen.shape[:2]).transpose(1, 2)
+        seen = video[:, :, :: autoencoder.config.scale_factor_temporal].unbind(2)  # t of b 3 H W
+        mode = torch.stack([encode_frames(autoencoder, frame).chunk(2, dim=1)[0] for frame in seen], dim=2)
     else:
         mode = autoencoder.encode(video).latent_dist.mode()
     latents = normalise(autoencoder, mode)  # b z t h w
