@@ -83,7 +83,7 @@ def train(options: Options, name: str) -> dict[str, Any]:
     if not latents.exists():
         latents.symlink_to((options.encoded / "latents").resolve(), target_is_directory=True)
     recipe = varied(load_recipe(options.recipe, EmbeddedRecipe), name, options.minutes)
-    train_embedded(recipe, autoencoder=options.autoencoder, folder=folder, device=torch.device("cpu"), log=_say)
+    train_embedded(recipe, autoencoder=options.autoencoder, folder=folder, device=torch.device("cpu"), log=say)
     return last_line(folder)
 
 
@@ -94,7 +94,8 @@ def last_line(folder: Path) -> dict[str, Any]:
     return json.loads(lines[-1]) if lines else {}
 
 
-def _say(record: Mapping[str, Any]) -> None:
+def say(record: Mapping[str, Any]) -> None:
+    """Print a record of a log, beside the output."""
     print(json.dumps(record), file=sys.stderr)
 
 
@@ -107,10 +108,15 @@ def main(options: Options) -> None:
     """Train the variants and print their table."""
     torch.set_num_threads(1)
     rows = [line(name, train(options, name)) for name in options.variants]
-    text = measured_by(f"Each variant: {options.minutes:g} minutes.") + "\n" + table(HEAD, rows) + "\n"
+    show(f"Each variant: {options.minutes:g} minutes.", table(HEAD, rows), options.update, "ablations")
+
+
+def show(measured: str, rows: str, page: Path | None, name: str) -> None:
+    """Print a table and how it was measured, and put both into the page's part of that name."""
+    text = measured_by(measured) + "\n" + rows + "\n"
     print(text)
-    if options.update is not None:
-        update(options.update, text, "ablations")
+    if page is not None:
+        update(page, text, name)
 
 
 if __name__ == "__main__":

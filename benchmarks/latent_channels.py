@@ -7,8 +7,6 @@ on. What more channels cost the transformer, which has as many more to draw, is 
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +15,10 @@ from typing import Any
 import torch
 import tyro
 
-from ablations import last_line
+from ablations import last_line, say, show
 from chronoedit.training.autoencoder import AutoencoderRecipe, train_frames
 from chronoedit.training.recipes import load_recipe, recipe_from_dict, recipe_to_dict
-from pages import measured_by, table, update
+from pages import table
 
 HEAD = ("channels", "values a pixel", "steps", "pictures, dB", "near edges, dB", "latents disturbed, dB")
 SCORES = ("psnr", "psnr_detail", "psnr_noisy")
@@ -61,12 +59,8 @@ def train(options: Options, channels: int) -> dict[str, Any]:
     if not (folder / "data").exists():
         (folder / "data").symlink_to(pictures.resolve(), target_is_directory=True)
     recipe = varied(load_recipe(options.recipe, AutoencoderRecipe), channels, options.minutes)
-    train_frames(recipe, folder, torch.device("cpu"), _say)
+    train_frames(recipe, folder, torch.device("cpu"), say)
     return last_line(folder / "frames")
-
-
-def _say(record: Mapping[str, Any]) -> None:
-    print(json.dumps(record), file=sys.stderr)
 
 
 def line(channels: int, found: Mapping[str, Any]) -> list[str]:
@@ -79,10 +73,7 @@ def main(options: Options) -> None:
     """Train them and print their table."""
     torch.set_num_threads(1)
     rows = [line(channels, train(options, channels)) for channels in options.channels]
-    text = measured_by(f"Each: {options.minutes:g} minutes.") + "\n" + table(HEAD, rows) + "\n"
-    print(text)
-    if options.update is not None:
-        update(options.update, text, "latent channels")
+    show(f"Each: {options.minutes:g} minutes.", table(HEAD, rows), options.update, "latent channels")
 
 
 if __name__ == "__main__":
